@@ -1,0 +1,153 @@
+# Works with GNU make 3.81 (macOS) and newer. Nothing here waits for a
+# terminal: every target runs with CI=true and without standard input.
+
+# The linter's one pinned version; the folder's name carries it, so that a new
+# one is fetched when this line changes.
+LINT_VERSION := v2.15.0
+LINT := .usher/lint/$(LINT_VERSION)/golangci-lint
+
+# How long each fuzz target runs; issues of the parsers show within seconds.
+FUZZTIME ?= 30s
+
+# Longest time one package's tests may take before they are stopped with a
+# dump of what every goroutine was waiting for.
+TEST_TIMEOUT := 5m
+
+# Where our Go code is; gofmt would look into .usher otherwise.
+GO_FOLDERS := cmd internal jobs migrations web
+
+# A fresh machine has no C compiler, and Usher needs none.
+export CGO_ENABLED := 0
+
+# Runs a command with a private PostgreSQL of its own, gone afterwards.
+# Nothing in it survives, so it does not wait for the disk.
+with_postgres := bin/usher postgres --volatile --dir .usher/test --
+
+.DEFAULT_GOAL := help
+
+# Steps share bin and .usher/test; each uses all cores by itself.
+.NOTPARALLEL:
+
+.PHONY: help
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: run
+run: usher ## build Usher and start all of it, with a demo app
+	@exec bin/usher run
+
+.PHONY: build
+build: usher ## build bin/usher and bin/fakeresend
+	@echo "==> Building bin/fakeresend"
+	@go build -o bin/fakeresend ./cmd/fakeresend
+
+.PHONY: usher
+usher: # always asks go build, whose cache knows best what changed
+	@echo "==> Building bin/usher (the first time fetches its libraries)" >&2
+	@go build -o bin/usher ./cmd/usher
+
+.PHONY: test
+test: build chromium ## run all tests, getting what is missing for them
+	@echo "==> Running all tests against a private PostgreSQL"
+	@$(with_postgres) go tool gotestsum --format pkgname --hide-summary output \
+		--post-run-command .ci/summary -- \
+		-count=1 -timeout $(TEST_TIMEOUT) -vet=off ./...
+
+# The tests come last: their summary is the last line of a good run.
+.PHONY: check
+check: fmt-check tidy-check vet lint fuzz test ## everything a change must pass
+
+.PHONY: fmt
+fmt: ## format the Go code
+	@gofmt -w $(GO_FOLDERS)
+
+.PHONY: fmt-check
+fmt-check:
+	@echo "==> Looking for unformatted code"
+	@files=$$(gofmt -l $(GO_FOLDERS)) && \
+	if [ -n "$$files" ]; then \
+		echo "These files are not formatted; run 'make fmt':" >&2; \
+		echo "$$files" >&2; \
+		exit 1; \
+	fi
+
+.PHONY: tidy-check
+tidy-check:
+	@echo "==> Comparing go.mod with what is imported"
+	@go mod tidy -diff || { echo "go.mod or go.sum is not tidy; run 'go mod tidy'." >&2; exit 1; }
+
+.PHONY: vet
+vet:
+	@echo "==> Vetting"
+	@go vet ./...
+
+.PHONY: lint
+lint: $(LINT) ## lint, and check who imports whom
+	@echo "==> Linting"
+	@$(LINT) run ./...
+
+$(LINT):
+	@echo "==> Building golangci-lint $(LINT_VERSION) (once; takes minutes)"
+	@GOBIN="$(CURDIR)/$(@D)" go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+
+.PHONY: fuzz
+fuzz: usher ## fuzz every parser, 30 s each (FUZZTIME=5m for longer)
+	@set -e; \
+	files=$$(grep -rl --include='*_test.go' '^func Fuzz' $(GO_FOLDERS) || true); \
+	if [ -z "$$files" ]; then echo "No fuzz target found." >&2; exit 1; fi; \
+	for file in $$files; do \
+		for name in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
+			echo "==> Fuzzing $$name of $${file%/*} for $(FUZZTIME)"; \
+			$(with_postgres) go test -vet=off -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "./$${file%/*}"; \
+		done; \
+	done
+
+.PHONY: bench
+bench: usher ## measure speed (BENCH=name for one, SECONDS_PER=n for how long)
+	@bin/usher bench
+
+.PHONY: openapi
+openapi: usher ## write web/openapi.json anew from the routes
+	@bin/usher openapi > web/openapi.json.new
+	@mv web/openapi.json.new web/openapi.json
+	@echo "Wrote web/openapi.json."
+
+.PHONY: schema
+schema: usher ## write migrations/schema.sql anew from the migrations
+	@$(with_postgres) go test ./internal/postgres -count=1 -run TestSchemaDump -update
+	@echo "Wrote migrations/schema.sql."
+
+.PHONY: clean
+clean: ## remove what was built and measured; the demo's data stays
+	@rm -rf bin .usher/lint .usher/test bench.jsonl coverage.out
+
+# The browser tests need a Chromium or Chrome, under one of the names the
+# tests look for.
+.PHONY: chromium
+chromium:
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+		if command -v $$name >/dev/null 2>&1; then exit 0; fi; \
+	done; \
+	for app in "Google Chrome" Chromium; do \
+		if [ -x "/Applications/$$app.app/Contents/MacOS/$$app" ]; then exit 0; fi; \
+	done; \
+	packages="chromium chromium-sandbox fonts-dejavu-core"; \
+	if command -v apt-get >/dev/null 2>&1; then \
+		if [ "$$(id -u)" = 0 ]; then sudo=; \
+		elif [ -t 0 ] && command -v sudo >/dev/null 2>&1; then sudo=sudo; \
+		elif sudo -n true 2>/dev/null; then sudo="sudo -n"; \
+		else \
+			echo "The browser tests need Chromium, and you may not install it. Ask an administrator to run:" >&2; \
+			echo "    apt-get update && apt-get install -y --no-install-recommends $$packages" >&2; \
+			exit 1; \
+		fi; \
+		echo "==> Installing Chromium for the browser tests (apt-get)"; \
+		$$sudo apt-get -qq update && \
+		$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 install -y --no-install-recommends $$packages >/dev/null; \
+	elif command -v brew >/dev/null 2>&1; then \
+		echo "==> Installing Chrome for the browser tests (brew)"; \
+		brew install --cask google-chrome; \
+	else \
+		echo "The browser tests need Chromium or Chrome. Install one with your package manager, then run this again." >&2; \
+		exit 1; \
+	fi

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// However requests arrive, no second sees more than the limit admitted, and
+// none is refused while there is room.
+func TestLimiter(t *testing.T) {
+	t.Parallel()
+	const limit = 7
+	var l limiter
+	var admitted []time.Time
+	rng := rand.New(rand.NewPCG(1, 2))
+	now := time.Now()
+	for i := range 5000 {
+		now = now.Add(time.Duration(rng.Int64N(int64(200 * time.Millisecond))))
+		recent := 0
+		for j := len(admitted) - 1; j >= 0 && now.Sub(admitted[j]) < time.Second; j-- {
+			recent++
+		}
+		h, ok := l.take(now, limit)
+		if ok != (recent < limit) {
+			t.Fatalf("request %d: admitted %t with %d in the second before", i, ok, recent)
+		}
+		if ok {
+			admitted = append(admitted, now)
+		}
+		if (h.Get("retry-after") != "") == ok {
+			t.Fatalf("request %d: admitted %t, headers %v", i, ok, h)
+		}
+	}
+	if n := len(admitted); n < 100 || n > 4900 {
+		t.Errorf("%d of 5000 admitted: the arrivals test nothing", n)
+	}
+	if h, ok := l.take(now, 0); !ok || len(h) != 0 {
+		t.Errorf("unlimited: %t, %v", ok, h)
+	}
+}

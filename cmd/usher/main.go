@@ -1,0 +1,78 @@
+// Command usher is all of Usher: the web front, the workers, the migrations,
+// and the operator's hand tools. The Procfile picks the subcommand.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker for releases.
+var version = "development"
+
+// Exit codes.
+const (
+	exitFailure = 1 // it was tried and did not work
+	exitUsage   = 2 // it was asked for in a way that cannot work
+)
+
+// usageError is an error in what was asked for.
+type usageError struct{ error }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	go func() {
+		<-ctx.Done()
+		stop() // a second signal ends the process at once
+	}()
+	os.Exit(run(ctx, os.Args[1:]))
+}
+
+// run executes one command line and gives the exit code.
+func run(ctx context.Context, args []string) int {
+	root := &cobra.Command{
+		Use:           "usher",
+		Short:         "Usher runs the life of invitations",
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())}
+	})
+	root.AddCommand(
+		runCommand(), webCommand(), workerCommand(), migrateCommand(),
+		appsCommand(), keysCommand(), openAPICommand(), postgresCommand(),
+	)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	var status exitStatus
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &status):
+		return int(status)
+	}
+	fmt.Fprintln(os.Stderr, "usher: "+err.Error())
+	var usage usageError
+	if errors.As(err, &usage) {
+		return exitUsage
+	}
+	return exitFailure
+}
+
+// noArgs refuses arguments of commands that take none.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("%s takes no arguments; see '%s --help'", cmd.CommandPath(), cmd.CommandPath())}
+	}
+	return nil
+}

@@ -1,0 +1,109 @@
+package mail
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"usher/internal/postgres"
+)
+
+// Mailbox is the development mailbox, the Sender where no provider is set up:
+// it keeps mail in the database, to be read and not delivered.
+type Mailbox struct {
+	DB  postgres.DB
+	Now func() time.Time
+}
+
+// Letter is one mail in the Mailbox.
+type Letter struct {
+	ID        uuid.UUID
+	To        string
+	From      string
+	Subject   string
+	Text      string
+	HTML      string
+	CreatedAt time.Time
+}
+
+// Links are the web addresses in the letter's text, in order, each once.
+func (l Letter) Links() []string {
+	links := []string{}
+	seen := map[string]bool{}
+	for _, link := range webAddress.FindAllString(l.Text, -1) {
+		link = strings.TrimRight(link, ".,;:!?)>\"'")
+		if !seen[link] {
+			seen[link] = true
+			links = append(links, link)
+		}
+	}
+	return links
+}
+
+var webAddress = regexp.MustCompile(`https?://\S+`)
+
+// Send puts m into the mailbox. Sending it again changes nothing.
+func (b *Mailbox) Send(ctx context.Context, m Message) (string, error) {
+	err := postgres.InTx(ctx, b.DB, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `
+			INSERT INTO dev_mail (id, recipient, email_key, sender, subject, text, html, created_at)
+			VALUES ($1, $2, lower($2), $3, $4, $5, $6, $7)
+			ON CONFLICT DO NOTHING`, m.ID, m.Recipient, m.Sender, m.Subject, m.Text, m.HTML, b.Now().UTC())
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("put message %s into the mailbox: %w", m.ID, err)
+	}
+	return m.ID.String(), nil
+}
+
+// mailboxPage is how many letters the mailbox shows: what a developer just
+// caused is among them.
+const mailboxPage = 100
+
+const letterColumns = `id, recipient, sender, subject, text, html, created_at`
+
+// Letters lists the newest letters, of one recipient or, with to empty, of all.
+func (b *Mailbox) Letters(ctx context.Context, to string) (letters []Letter, err error) {
+	query, args := `SELECT `+letterColumns+` FROM dev_mail ORDER BY id DESC LIMIT $1`, []any{mailboxPage}
+	if to != "" {
+		query, args = `SELECT `+letterColumns+` FROM dev_mail WHERE email_key = lower($2) ORDER BY id DESC LIMIT $1`, append(args, to)
+	}
+	err = postgres.InTx(ctx, b.DB, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		letters, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Letter])
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the mailbox: %w", err)
+	}
+	return letters, nil
+}
+
+// Letter is one letter; ok is false where there is none with that id.
+func (b *Mailbox) Letter(ctx context.Context, id uuid.UUID) (l Letter, ok bool, err error) {
+	err = postgres.InTx(ctx, b.DB, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `SELECT `+letterColumns+` FROM dev_mail WHERE id = $1`, id)
+		if err != nil {
+			return err
+		}
+		l, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Letter])
+		return err
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return l, false, nil
+	}
+	if err != nil {
+		return l, false, fmt.Errorf("read letter %s: %w", id, err)
+	}
+	return l, true, nil
+}

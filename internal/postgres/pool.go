@@ -1,0 +1,81 @@
+// Package postgres connects Usher to PostgreSQL: pools, transactions, the
+// schema, and a private server for machines that have none running.
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	// connectTimeout bounds one attempt to reach the server, so that a wrong
+	// address fails at start instead of hanging.
+	connectTimeout = 5 * time.Second
+
+	// idleInTransaction ends transactions whose process hangs while it holds
+	// locks. Ours last milliseconds: no network call happens inside one.
+	idleInTransaction = 30 * time.Second
+)
+
+// DB is anything a transaction can begin on: a pool in production, a
+// transaction (as a savepoint) where operations are joined or in tests.
+type DB interface {
+	Begin(ctx context.Context) (pgx.Tx, error)
+}
+
+// Open connects a pool of at most size connections to url and sees that the
+// server answers.
+func Open(ctx context.Context, url string, size int) (*pgxpool.Pool, error) {
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("read DATABASE_URL: %w", err)
+	}
+	config.MaxConns = int32(min(size, 1000)) //nolint:gosec // bounded by min
+	config.ConnConfig.ConnectTimeout = connectTimeout
+	config.ConnConfig.RuntimeParams["application_name"] = "usher"
+	config.ConnConfig.RuntimeParams["timezone"] = "UTC"
+	config.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = fmt.Sprint(idleInTransaction.Milliseconds())
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("reach database: %w", err)
+	}
+	return pool, nil
+}
+
+// InTx runs fn in one transaction on db: committed when fn returns nil,
+// rolled back otherwise, also when ctx has ended or fn panics.
+func InTx(ctx context.Context, db DB, fn func(tx pgx.Tx) error) error {
+	tx, err := db.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("begin transaction: %w", err)
+	}
+	defer func() {
+		// After a commit this does nothing; after a failure the rollback must
+		// reach the server even though ctx may be over.
+		_ = tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is left to undo, or the connection is gone
+	}()
+	if err := fn(tx); err != nil {
+		return err
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return fmt.Errorf("commit transaction: %w", err)
+	}
+	return nil
+}
+
+// Violates tells whether err is the violation of the named constraint or
+// unique index.
+func Violates(err error, constraint string) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && pgErr.ConstraintName == constraint
+}

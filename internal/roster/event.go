@@ -1,0 +1,76 @@
+package roster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"usher/internal/postgres"
+)
+
+// The types of Event.
+const (
+	EventCreated          = "invitation.created"
+	EventResent           = "invitation.resent"
+	EventLinkCopied       = "invitation.link_copied"
+	EventAddressCorrected = "invitation.address_corrected"
+	EventAccepted         = "invitation.accepted"
+	EventDeclined         = "invitation.declined"
+	EventRevoked          = "invitation.revoked"
+	EventExpired          = "invitation.expired"
+	EventReopened         = "invitation.reopened"
+	EventRenewalAsked     = "invitation.renewal_asked"
+)
+
+// Event is one line of history: who did what to which subject, and when.
+type Event struct {
+	ID        uuid.UUID
+	AppID     uuid.UUID
+	Type      string
+	SubjectID uuid.UUID
+	ActorID   *uuid.UUID // nil: the clock, or a person without an account
+	Data      map[string]any
+	At        time.Time
+}
+
+// record writes one event of an invitation and returns its id. actor may be
+// uuid.Nil.
+func record(ctx context.Context, tx pgx.Tx, inv Invitation, eventType string, actor uuid.UUID, at time.Time) (uuid.UUID, error) {
+	id := newID()
+	if _, err := tx.Exec(ctx, `
+		INSERT INTO event (id, app_id, type, subject_id, actor_id, data, at)
+		VALUES ($1, $2, $3, $4, NULLIF($5, '00000000-0000-0000-0000-000000000000'::uuid), $6, $7)`,
+		id, inv.AppID, eventType, inv.ID, actor, eventData(inv), at); err != nil {
+		return id, fmt.Errorf("record %s of invitation %s: %w", eventType, inv.ID, err)
+	}
+	return id, nil
+}
+
+// eventData is what an event keeps of the invitation as it then was: no
+// personal data, since events outlive it.
+func eventData(inv Invitation) json.RawMessage {
+	return fmt.Appendf(nil, `{"version":%d,"workspace_id":%q}`, inv.Version, inv.WorkspaceID)
+}
+
+// InvitationEvents are an invitation's events, oldest first.
+func (r *Roster) InvitationEvents(ctx context.Context, app, id uuid.UUID) (events []Event, err error) {
+	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		if _, err := readInvitation(ctx, tx, app, id); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `
+			SELECT id, app_id, type, subject_id, actor_id, data, at
+			FROM event WHERE app_id = $1 AND subject_id = $2
+			ORDER BY id LIMIT 1000`, app, id)
+		if err != nil {
+			return fmt.Errorf("read events of invitation %s: %w", id, err)
+		}
+		events, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Event])
+		return err
+	})
+	return events, err
+}

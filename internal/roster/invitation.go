@@ -1,0 +1,283 @@
+package roster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+
+	"usher/internal/postgres"
+)
+
+const (
+	// inviteLife is how long an invitation can be accepted: two weeks outlast
+	// a holiday, and a forgotten link does not stay open for ever.
+	inviteLife = 14 * 24 * time.Hour
+
+	// resendAfter is the rest between two mails of one invitation, so that an
+	// impatient inviter does not become a nuisance.
+	resendAfter = time.Hour
+
+	// maxResends is how often one address may be mailed again by hand.
+	maxResends = 3
+
+	// maxReopens is how often an expired invitation may start a new life.
+	maxReopens = 3
+
+	// maxVersion bounds corrections and reopenings together: each sends a mail
+	// to an address the app chose.
+	maxVersion = 10
+
+	// renewEvery is the rest between two requests for a new link, each of which
+	// writes to the inviter.
+	renewEvery = 24 * time.Hour
+)
+
+// State is where an invitation stands.
+type State string
+
+// The states of an invitation. Pending and OnHold are open: it can still be
+// accepted. Only Expired can be opened again.
+const (
+	Pending    State = "pending"
+	OnHold     State = "on_hold" // its mail cannot be delivered; the link works
+	Accepted   State = "accepted"
+	Declined   State = "declined"
+	Revoked    State = "revoked"
+	Superseded State = "superseded"
+	Expired    State = "expired"
+)
+
+// Open tells whether the invitation can still be decided.
+func (s State) Open() bool { return s == Pending || s == OnHold }
+
+// Delivery is what happened to the newest mail of an invitation. It never
+// decides the invitation.
+type Delivery string
+
+// The delivery of an invitation's newest mail.
+const (
+	NotMailed    Delivery = "none"     // nobody asked for a mail
+	MailQueued   Delivery = "queued"   // asked for, not yet tried
+	MailSending  Delivery = "sending"  // handed to the provider, no word yet
+	MailAccepted Delivery = "accepted" // the provider has it
+	MailFailed   Delivery = "failed"   // the provider refused it for good
+)
+
+// KindNewUser invites somebody by name and address; who accepts becomes a
+// client user of the workspace.
+const KindNewUser = "new_user"
+
+// Invitation asks a person to join a workspace.
+type Invitation struct {
+	ID             uuid.UUID
+	AppID          uuid.UUID
+	WorkspaceID    uuid.UUID
+	InviterID      uuid.UUID
+	Kind           string
+	Email          string // as typed
+	EmailKey       string // as compared
+	FullName       string
+	Locale         string // empty: the app's
+	Note           string // the inviter's own words, plain text
+	State          State
+	Delivery       Delivery
+	Version        int // links carry it; older ones are dead
+	Sends          int // mails asked for since the version began
+	Reopens        int
+	QueuedAt       *time.Time // when the newest mail was asked for
+	ExpiresAt      time.Time
+	DecidedAt      *time.Time // when it left the open states
+	AccountID      *uuid.UUID // who accepted
+	RenewalAskedAt *time.Time
+	CreatedAt      time.Time
+}
+
+// Ticket is what the invitation's current link carries.
+func (inv Invitation) Ticket() Ticket { return Ticket{ID: inv.ID, Version: inv.Version} }
+
+// invitationColumns are the columns of Invitation, in its order.
+const invitationColumns = `invitation.id, invitation.app_id, invitation.workspace_id, invitation.inviter_id,
+	invitation.kind, invitation.email, invitation.email_key, invitation.full_name, invitation.locale, invitation.note,
+	invitation.state, invitation.delivery, invitation.version, invitation.sends, invitation.reopens, invitation.queued_at,
+	invitation.expires_at, invitation.decided_at, invitation.account_id, invitation.renewal_asked_at, invitation.created_at`
+
+// isOpen is the condition of State.Open.
+const isOpen = `invitation.state IN ('pending', 'on_hold')`
+
+func collectInvitation(rows pgx.Rows, err error) (Invitation, error) {
+	if err != nil {
+		return Invitation{}, err
+	}
+	return pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Invitation])
+}
+
+func readInvitation(ctx context.Context, tx pgx.Tx, app, id uuid.UUID) (Invitation, error) {
+	inv, err := collectInvitation(tx.Query(ctx, `
+		SELECT `+invitationColumns+` FROM invitation WHERE app_id = $1 AND id = $2`, app, id))
+	if errors.Is(err, pgx.ErrNoRows) {
+		return inv, notFound("invitation")
+	}
+	if err != nil {
+		return inv, fmt.Errorf("read invitation %s: %w", id, err)
+	}
+	return inv, nil
+}
+
+// Invitation is one invitation of an app.
+func (r *Roster) Invitation(ctx context.Context, app, id uuid.UUID) (inv Invitation, err error) {
+	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		inv, err = readInvitation(ctx, tx, app, id)
+		return err
+	})
+	return inv, err
+}
+
+// InvitationList says which invitations to list.
+type InvitationList struct {
+	Workspace uuid.UUID // Nil: of all workspaces
+	State     State     // empty: in any state
+	After     uuid.UUID // the last id of the page before; Nil: the first page
+	Limit     int       // rows
+}
+
+// Invitations lists an app's invitations, newest first.
+func (r *Roster) Invitations(ctx context.Context, app uuid.UUID, l InvitationList) (list []Invitation, err error) {
+	query := `SELECT ` + invitationColumns + ` FROM invitation WHERE app_id = $1`
+	args := []any{app}
+	where := func(condition string, arg any) {
+		args = append(args, arg)
+		query += fmt.Sprintf(` AND `+condition, len(args))
+	}
+	if l.Workspace != uuid.Nil {
+		where(`workspace_id = $%d`, l.Workspace)
+	}
+	if l.State != "" {
+		where(`state = $%d`, l.State)
+	}
+	if l.After != uuid.Nil {
+		where(`id < $%d`, l.After)
+	}
+	args = append(args, l.Limit)
+	query += fmt.Sprintf(` ORDER BY id DESC LIMIT $%d`, len(args))
+	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, query, args...)
+		if err != nil {
+			return fmt.Errorf("list invitations: %w", err)
+		}
+		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Invitation])
+		return err
+	})
+	return list, err
+}
+
+// stands is why a transition found nothing to change: the invitation is in
+// another state already.
+func (inv Invitation) stands() *Error {
+	messages := map[State]string{
+		Pending:    "This invitation is open.",
+		OnHold:     "This invitation is open, but its mail cannot be delivered.",
+		Accepted:   "This invitation was already accepted.",
+		Declined:   "This invitation was already declined.",
+		Revoked:    "This invitation was withdrawn.",
+		Superseded: "This invitation was replaced by another.",
+		Expired:    "This invitation has expired.",
+	}
+	kind := Conflict
+	code := "already_" + string(inv.State)
+	if inv.State == Expired {
+		kind, code = Gone, "expired"
+	}
+	err := errorf(kind, code, "%s", messages[inv.State])
+	err.State, err.DecidedAt = inv.State, inv.DecidedAt
+	return err
+}
+
+// late is what somebody hears whose decision came after the time, whether the
+// sweep has been there yet or not.
+func (inv Invitation) late() *Error {
+	inv.State = Expired
+	err := inv.stands()
+	err.DecidedAt = &inv.ExpiresAt
+	return err
+}
+
+// QueueMail holds mail that a person waits for, QueueNotices what may wait a
+// minute, QueueSweeps the work of the clock.
+const (
+	QueueMail    = "mail"
+	QueueNotices = "notices"
+	QueueSweeps  = "sweeps"
+)
+
+// mailAttempts is practically without end: what bounds the retries of a mail is
+// the time since its first attempt, not their number.
+const mailAttempts = 1000
+
+// SendInvitation is the job that mails an invitation. It is void once the
+// invitation's version or count of sends has moved on.
+type SendInvitation struct {
+	ID      uuid.UUID `json:"invitation_id"`
+	Version int       `json:"version"`
+	Send    int       `json:"send"`
+}
+
+// Kind is the job's name in River.
+func (SendInvitation) Kind() string { return "send_invitation" }
+
+// InsertOpts say where the job waits and how often it may be tried.
+func (SendInvitation) InsertOpts() river.InsertOpts {
+	return river.InsertOpts{Queue: QueueMail, MaxAttempts: mailAttempts}
+}
+
+// sendJob is the job for the invitation's newest mail.
+func (inv Invitation) sendJob() SendInvitation {
+	return SendInvitation{ID: inv.ID, Version: inv.Version, Send: inv.Sends}
+}
+
+// TellInviter is the job that tells an inviter what became of invitations: one
+// mail, a line for each event.
+type TellInviter struct {
+	AppID     uuid.UUID   `json:"app_id"`
+	InviterID uuid.UUID   `json:"inviter_id"`
+	EventIDs  []uuid.UUID `json:"event_ids"`
+}
+
+// Kind is the job's name in River.
+func (TellInviter) Kind() string { return "tell_inviter" }
+
+// InsertOpts say where the job waits and how often it may be tried.
+func (TellInviter) InsertOpts() river.InsertOpts {
+	return river.InsertOpts{Queue: QueueNotices, MaxAttempts: mailAttempts}
+}
+
+// ExpireInvitations is the job that ends invitations whose time is over.
+type ExpireInvitations struct{}
+
+// Kind is the job's name in River.
+func (ExpireInvitations) Kind() string { return "expire_invitations" }
+
+// InsertOpts say where the job waits. A sweep is not retried for long: the next
+// tick does the same work.
+func (ExpireInvitations) InsertOpts() river.InsertOpts {
+	return river.InsertOpts{Queue: QueueSweeps, MaxAttempts: 3}
+}
+
+// enqueue inserts jobs within tx.
+func (r *Roster) enqueue(ctx context.Context, tx pgx.Tx, jobs ...river.JobArgs) error {
+	if len(jobs) == 0 {
+		return nil
+	}
+	params := make([]river.InsertManyParams, len(jobs))
+	for i, args := range jobs {
+		params[i].Args = args
+	}
+	if _, err := r.Jobs.InsertManyTx(ctx, tx, params); err != nil {
+		return fmt.Errorf("insert %d jobs: %w", len(jobs), err)
+	}
+	return nil
+}

@@ -1,0 +1,432 @@
+package roster
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+
+	"usher/internal/postgres"
+)
+
+// createTries bounds how often a batch starts anew because another process
+// invited the same people at the same moment. Each round sees what won.
+const createTries = 5
+
+// NewInvitation asks for one invitation.
+type NewInvitation struct {
+	AppID       uuid.UUID
+	ActorID     uuid.UUID // the inviter
+	WorkspaceID uuid.UUID
+	Kind        string
+	Email       string
+	FullName    string
+	Locale      string
+	Note        string
+	Notify      bool // send the mail; otherwise the link is given on by hand
+	Key         IdempotencyKey
+
+	address Address
+}
+
+// Created is the answer to one NewInvitation.
+type Created struct {
+	Invitation    Invitation // not set where AlreadyMember
+	Duplicate     bool       // this address had an open invitation; here it is
+	AlreadyMember bool       // the person is in the workspace; nothing was sent
+	AccountID     *uuid.UUID // the member's account, where AlreadyMember
+}
+
+// CreateOutcome is a Created or the refusal of that row.
+type CreateOutcome struct {
+	Created
+	Err error // an *Error, nil where the row was answered
+}
+
+// CreateInvitations creates many invitations, of one app or of several, in one
+// transaction, and answers row by row: a row that is refused, is a duplicate or
+// a repetition never troubles its neighbours. Rows of the same address or the
+// same idempotency key are taken in their order. An error means that nothing
+// at all was done.
+func (r *Roster) CreateInvitations(ctx context.Context, rows []NewInvitation) ([]CreateOutcome, error) {
+	b := &createBatch{rows: rows, out: make([]CreateOutcome, len(rows)), now: r.now()}
+	b.check()
+	var err error
+	for range createTries {
+		err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+			if err := b.read(ctx, tx); err != nil {
+				return err
+			}
+			if err := b.settle(); err != nil {
+				return err
+			}
+			return b.write(ctx, tx, r)
+		})
+		if !errors.Is(err, errOvertaken) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create %d invitations: %w", len(rows), err)
+	}
+	return b.out, nil
+}
+
+// errOvertaken ends a round in which another transaction took an address or an
+// idempotency key between our reading and our writing.
+var errOvertaken = errors.New("overtaken by another transaction")
+
+// createBatch carries one call of CreateInvitations through its steps.
+type createBatch struct {
+	rows    []NewInvitation
+	out     []CreateOutcome
+	refused []error // by check, before any reading
+	now     time.Time
+
+	// What a round read, by row.
+	remembered []stored
+	facts      []createFacts
+
+	// What a round writes.
+	stale       []uuid.UUID // open ones whose time is over, in the way of new ones
+	invitations []Invitation
+	keys        []int // rows whose answer is remembered
+}
+
+// stored is a remembered answer, if there is one.
+type stored struct{ hash, answer []byte }
+
+// createFacts is what the database says about one row.
+type createFacts struct {
+	workspaceState *string    // nil: no such workspace in the app
+	actorStatus    *string    // nil: no such account in the app
+	mayInvite      bool       // the actor is a stakeholder or the company's admin
+	memberID       *uuid.UUID // the member with this address
+	open           *Invitation
+}
+
+// check refuses what can be refused without the database.
+func (b *createBatch) check() {
+	b.refused = make([]error, len(b.rows))
+	for i := range b.rows {
+		b.refused[i] = b.rows[i].clean()
+	}
+}
+
+// clean checks the row's own content and brings it into the form that is kept.
+func (row *NewInvitation) clean() (err error) {
+	if row.Kind != KindNewUser {
+		return invalidField("kind", "kind_unknown", "The kind of an invitation is %q.", KindNewUser)
+	}
+	if row.address, err = ParseAddress(row.Email); err != nil {
+		return err
+	}
+	if row.FullName, err = cleanName("full_name", row.FullName); err != nil {
+		return err
+	}
+	if row.Locale, err = cleanLocale(row.Locale); err != nil {
+		return err
+	}
+	row.Note, err = cleanNote(row.Note)
+	return err
+}
+
+// read fetches, in one round trip for all rows, the remembered answers and the
+// facts that decide.
+func (b *createBatch) read(ctx context.Context, tx pgx.Tx) error {
+	n := len(b.rows)
+	b.remembered, b.facts = make([]stored, n), make([]createFacts, n)
+	var (
+		apps, workspaces, actors = make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n)
+		emails, routes, keys     = make([]string, n), make([]string, n), make([]string, n)
+	)
+	for i, row := range b.rows {
+		apps[i], workspaces[i], actors[i] = row.AppID, row.WorkspaceID, row.ActorID
+		emails[i], routes[i], keys[i] = row.address.Key, row.Key.Route, row.Key.Key
+	}
+
+	batch := &pgx.Batch{}
+	batch.Queue(`
+		SELECT q.n, k.body_hash, k.answer
+		FROM unnest($1::uuid[], $2::text[], $3::text[]) WITH ORDINALITY AS q (app_id, route, key, n)
+		JOIN idempotency_key k ON k.app_id = q.app_id AND k.route = q.route AND k.key = q.key`,
+		apps, routes, keys).Query(func(rows pgx.Rows) error {
+		var n int
+		var s stored
+		_, err := pgx.ForEachRow(rows, []any{&n, &s.hash, &s.answer}, func() error {
+			b.remembered[n-1] = stored{bytes.Clone(s.hash), bytes.Clone(s.answer)}
+			return nil
+		})
+		return err
+	})
+	batch.Queue(`
+		SELECT q.n, workspace.state, actor.status,
+			EXISTS (SELECT FROM membership m
+				WHERE m.workspace_id = q.workspace_id AND m.account_id = q.actor_id AND m.state = 'active' AND m.role = 'stakeholder')
+			OR EXISTS (SELECT FROM company_member c
+				WHERE c.company_id = workspace.company_id AND c.account_id = q.actor_id AND c.role = 'admin'),
+			(SELECT m.account_id FROM account a JOIN membership m ON m.account_id = a.id AND m.workspace_id = q.workspace_id AND m.state = 'active'
+				WHERE a.app_id = q.app_id AND a.email_key = q.email_key AND a.status NOT IN ('merged', 'archived'))
+		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) WITH ORDINALITY AS q (app_id, workspace_id, actor_id, email_key, n)
+		LEFT JOIN workspace ON workspace.app_id = q.app_id AND workspace.id = q.workspace_id
+		LEFT JOIN account actor ON actor.app_id = q.app_id AND actor.id = q.actor_id`,
+		apps, workspaces, actors, emails).Query(func(rows pgx.Rows) error {
+		var n int
+		var f createFacts
+		_, err := pgx.ForEachRow(rows, []any{&n, &f.workspaceState, &f.actorStatus, &f.mayInvite, &f.memberID}, func() error {
+			b.facts[n-1] = f
+			return nil
+		})
+		return err
+	})
+	batch.Queue(`
+		SELECT q.n, `+invitationColumns+`
+		FROM unnest($1::uuid[], $2::uuid[], $3::text[]) WITH ORDINALITY AS q (app_id, workspace_id, email_key, n)
+		JOIN invitation ON invitation.app_id = q.app_id AND invitation.workspace_id = q.workspace_id
+			AND invitation.email_key = q.email_key AND `+isOpen,
+		apps, workspaces, emails).Query(func(rows pgx.Rows) error {
+		found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
+			N int
+			Invitation
+		}])
+		for _, f := range found {
+			b.facts[f.N-1].open = &f.Invitation
+		}
+		return err
+	})
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("read facts: %w", err)
+	}
+	return nil
+}
+
+// settle gives every row its answer and notes what has to be written.
+func (b *createBatch) settle() error {
+	b.stale, b.invitations, b.keys = nil, nil, nil
+	type openKey struct {
+		workspace uuid.UUID
+		email     string
+	}
+	type requestKey struct {
+		app        uuid.UUID
+		route, key string
+	}
+	created := map[openKey]Invitation{} // by earlier rows of this batch
+	answered := map[requestKey]int{}    // likewise
+	for i, row := range b.rows {
+		if row.Key.Key != "" {
+			k := requestKey{row.AppID, row.Key.Route, row.Key.Key}
+			if first, ok := answered[k]; ok {
+				b.out[i] = b.out[first]
+				if !bytes.Equal(row.Key.Hash, b.rows[first].Key.Hash) {
+					b.out[i] = CreateOutcome{Err: errReusedKey}
+				}
+				continue
+			}
+			answered[k] = i
+			if s := b.remembered[i]; s.answer != nil {
+				a, err := recall[Created](row.Key, s.hash, s.answer)
+				var refusal *Error
+				if err != nil && !errors.As(err, &refusal) {
+					return err
+				}
+				b.out[i].Created, b.out[i].Err = a.Result, err
+				if err == nil && a.Err != nil {
+					b.out[i].Err = a.Err
+				}
+				continue
+			}
+			b.keys = append(b.keys, i)
+		}
+		b.out[i] = CreateOutcome{}
+		f := b.facts[i]
+		k := openKey{row.WorkspaceID, row.address.Key}
+		if earlier, ok := created[k]; ok {
+			f.open = &earlier
+		}
+		overdue := f.open != nil && !f.open.ExpiresAt.After(b.now)
+		switch err := row.refuse(b.refused[i], f); {
+		case err != nil:
+			b.out[i].Err = err
+		case f.memberID != nil:
+			b.out[i].Created = Created{AlreadyMember: true, AccountID: f.memberID}
+		case f.open != nil && !overdue:
+			b.out[i].Created = Created{Invitation: *f.open, Duplicate: true}
+		default:
+			if overdue { // the sweep has not been there yet
+				b.stale = append(b.stale, f.open.ID)
+			}
+			inv := row.invitation(b.now)
+			created[k] = inv
+			b.invitations = append(b.invitations, inv)
+			b.out[i].Created = Created{Invitation: inv}
+		}
+	}
+	return nil
+}
+
+// refuse says why the row cannot become an invitation, if so. What is wrong
+// with the row itself comes after whether the actor may act here at all.
+func (row NewInvitation) refuse(refused error, f createFacts) error {
+	switch {
+	case f.actorStatus == nil || *f.actorStatus != statusActive:
+		return errActor
+	case f.workspaceState == nil:
+		return notFound("workspace")
+	case !f.mayInvite:
+		return errMayNot
+	case refused != nil:
+		return refused
+	case *f.workspaceState != workspaceActive:
+		return errorf(Conflict, "workspace_archived", "This workspace is archived; nobody can be invited to it.")
+	}
+	return nil
+}
+
+func (row NewInvitation) invitation(now time.Time) Invitation {
+	inv := Invitation{
+		ID: newID(), AppID: row.AppID, WorkspaceID: row.WorkspaceID, InviterID: row.ActorID,
+		Kind: row.Kind, Email: row.address.Typed, EmailKey: row.address.Key,
+		FullName: row.FullName, Locale: row.Locale, Note: row.Note,
+		State: Pending, Delivery: NotMailed, Version: 1,
+		ExpiresAt: now.Add(inviteLife), CreatedAt: now,
+	}
+	if row.Notify {
+		inv.mailAgain(now)
+	}
+	return inv
+}
+
+// mailAgain counts one more mail, asked for now.
+func (inv *Invitation) mailAgain(now time.Time) {
+	inv.Sends++
+	inv.Delivery = MailQueued
+	inv.QueuedAt = &now
+}
+
+// write stores what settle decided: one statement per table, whatever the
+// number of rows.
+func (b *createBatch) write(ctx context.Context, tx pgx.Tx, r *Roster) error {
+	if len(b.invitations) == 0 && len(b.keys) == 0 {
+		return nil
+	}
+	if len(b.stale) > 0 {
+		if _, err := r.expire(ctx, tx, b.now, `id = ANY($2)`, b.stale); err != nil {
+			return err
+		}
+	}
+	batch := &pgx.Batch{}
+	b.queueInvitations(batch)
+	if err := b.queueKeys(batch); err != nil {
+		return err
+	}
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("write rows: %w", err)
+	}
+	var sends []river.JobArgs
+	for _, inv := range b.invitations {
+		if inv.Delivery == MailQueued {
+			sends = append(sends, inv.sendJob())
+		}
+	}
+	return r.enqueue(ctx, tx, sends...)
+}
+
+func (b *createBatch) queueInvitations(batch *pgx.Batch) {
+	n := len(b.invitations)
+	if n == 0 {
+		return
+	}
+	// Two batches that insert the same addresses wait for each other; in one
+	// order they cannot wait in a circle.
+	sorted := slices.SortedFunc(slices.Values(b.invitations), func(x, y Invitation) int {
+		return cmp.Or(bytes.Compare(x.WorkspaceID[:], y.WorkspaceID[:]), cmp.Compare(x.EmailKey, y.EmailKey))
+	})
+	var (
+		ids, apps, workspaces, inviters, events = make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n)
+		kinds, emails, emailKeys, names         = make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+		locales, notes, deliveries              = make([]string, n), make([]string, n), make([]string, n)
+		data                                    = make([]json.RawMessage, n)
+		sends                                   = make([]int, n)
+		queued                                  = make([]*time.Time, n)
+		expires                                 = make([]time.Time, n)
+	)
+	for i, inv := range sorted {
+		ids[i], apps[i], workspaces[i], inviters[i], events[i] = inv.ID, inv.AppID, inv.WorkspaceID, inv.InviterID, newID()
+		kinds[i], emails[i], emailKeys[i], names[i] = inv.Kind, inv.Email, inv.EmailKey, inv.FullName
+		locales[i], notes[i], deliveries[i], sends[i] = inv.Locale, inv.Note, string(inv.Delivery), inv.Sends
+		queued[i], expires[i], data[i] = inv.QueuedAt, inv.ExpiresAt, eventData(inv)
+	}
+	batch.Queue(`
+		INSERT INTO invitation (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note,
+			state, delivery, sends, queued_at, expires_at, created_at)
+		SELECT id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note,
+			'pending', delivery, sends, queued_at, expires_at, $15
+		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
+			$11::text[], $12::int[], $13::timestamptz[], $14::timestamptz[])
+			AS q (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note, delivery, sends, queued_at, expires_at)
+		ON CONFLICT (app_id, workspace_id, email_key) WHERE state IN ('pending', 'on_hold') DO NOTHING`,
+		ids, apps, workspaces, inviters, kinds, emails, emailKeys, names, locales, notes,
+		deliveries, sends, queued, expires, b.now).Query(expectRows(n))
+	batch.Queue(`
+		INSERT INTO event (id, app_id, type, subject_id, actor_id, data, at)
+		SELECT id, app_id, $6, subject_id, actor_id, data, $7
+		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::jsonb[]) AS q (id, app_id, subject_id, actor_id, data)`,
+		events, apps, ids, inviters, data, EventCreated, b.now)
+}
+
+// queueKeys remembers the answers of the rows that came with a key.
+func (b *createBatch) queueKeys(batch *pgx.Batch) error {
+	n := len(b.keys)
+	if n == 0 {
+		return nil
+	}
+	sorted := slices.SortedFunc(slices.Values(b.keys), func(x, y int) int {
+		kx, ky := b.rows[x].Key, b.rows[y].Key
+		return cmp.Or(cmp.Compare(kx.Key, ky.Key), cmp.Compare(kx.Route, ky.Route), bytes.Compare(b.rows[x].AppID[:], b.rows[y].AppID[:]))
+	})
+	apps, routes, keys := make([]uuid.UUID, n), make([]string, n), make([]string, n)
+	hashes, answers := make([][]byte, n), make([]json.RawMessage, n)
+	for i, at := range sorted {
+		row, out := b.rows[at], b.out[at]
+		a := answer[Created]{Result: out.Created}
+		if out.Err != nil && !errors.As(out.Err, &a.Err) {
+			return out.Err
+		}
+		stored, err := json.Marshal(a)
+		if err != nil {
+			return fmt.Errorf("write remembered answer: %w", err)
+		}
+		apps[i], routes[i], keys[i], hashes[i], answers[i] = row.AppID, row.Key.Route, row.Key.Key, row.Key.Hash, stored
+	}
+	batch.Queue(`
+		INSERT INTO idempotency_key (app_id, route, key, body_hash, answer, created_at)
+		SELECT app_id, route, key, body_hash, answer, $6
+		FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::jsonb[]) AS q (app_id, route, key, body_hash, answer)
+		ON CONFLICT DO NOTHING`,
+		apps, routes, keys, hashes, answers, b.now).Query(expectRows(n))
+	return nil
+}
+
+// expectRows makes a batch fail with errOvertaken where a statement found
+// fewer than n rows free to insert.
+func expectRows(n int) func(pgx.Rows) error {
+	return func(rows pgx.Rows) error {
+		rows.Close()
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		if rows.CommandTag().RowsAffected() != int64(n) {
+			return errOvertaken
+		}
+		return nil
+	}
+}

@@ -1,0 +1,278 @@
+package roster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+
+	"usher/internal/postgres"
+)
+
+// change runs one conditional UPDATE of an invitation. The clause is what
+// follows "UPDATE invitation", without RETURNING. ok is false where no row
+// met the conditions; inv then is the invitation as it stands.
+func change(ctx context.Context, tx pgx.Tx, app, id uuid.UUID, clause string, args ...any) (inv Invitation, ok bool, err error) {
+	inv, err = collectInvitation(tx.Query(ctx, `UPDATE invitation `+clause+` RETURNING `+invitationColumns, args...))
+	if err == nil {
+		return inv, true, nil
+	}
+	if !errors.Is(err, pgx.ErrNoRows) {
+		return inv, false, fmt.Errorf("change invitation %s: %w", id, err)
+	}
+	inv, err = readInvitation(ctx, tx, app, id)
+	return inv, false, err
+}
+
+// steer runs an operation of an actor on an invitation: checks the actor's
+// right, and remembers the answer under the key.
+func (r *Roster) steer(ctx context.Context, app, actor, id uuid.UUID, key IdempotencyKey, op func(tx pgx.Tx, now time.Time) (Invitation, error)) (Invitation, error) {
+	return once(ctx, r, app, key, func(tx pgx.Tx) (Invitation, error) {
+		inv, err := readInvitation(ctx, tx, app, id)
+		if err != nil {
+			return inv, err
+		}
+		if err := mayManage(ctx, tx, app, actor, inv.WorkspaceID); err != nil {
+			return inv, err
+		}
+		return op(tx, r.now())
+	})
+}
+
+// ResendInvitation mails a pending invitation again, with the same link.
+func (r *Roster) ResendInvitation(ctx context.Context, app, actor, id uuid.UUID, key IdempotencyKey) (Invitation, error) {
+	return r.steer(ctx, app, actor, id, key, func(tx pgx.Tx, now time.Time) (Invitation, error) {
+		inv, ok, err := change(ctx, tx, app, id, `
+			SET sends = sends + 1, delivery = 'queued', queued_at = $3
+			WHERE app_id = $1 AND id = $2 AND state = 'pending' AND expires_at > $3
+				AND sends <= $4 AND (queued_at IS NULL OR queued_at <= $5)`,
+			app, id, now, maxResends, now.Add(-resendAfter))
+		if err != nil {
+			return inv, err
+		}
+		if !ok {
+			return inv, inv.notResendable(now)
+		}
+		if _, err := record(ctx, tx, inv, EventResent, actor, now); err != nil {
+			return inv, err
+		}
+		return inv, r.enqueue(ctx, tx, inv.sendJob())
+	})
+}
+
+// notResendable says which condition of ResendInvitation failed.
+func (inv Invitation) notResendable(now time.Time) error {
+	switch {
+	case inv.State == OnHold:
+		err := errorf(Conflict, "on_hold", "Mail to this address cannot be delivered. Correct the address, or copy the link and give it on another way.")
+		err.State = inv.State
+		return err
+	case inv.State != Pending:
+		return inv.stands()
+	case !inv.ExpiresAt.After(now):
+		return inv.late()
+	case inv.Sends > maxResends:
+		return errorf(Conflict, "resend_limit", "This invitation was mailed %d times, which is the most. Copy the link and give it on another way.", inv.Sends)
+	}
+	err := errorf(TooSoon, "resend_too_soon", "This invitation was mailed less than an hour ago.")
+	if inv.QueuedAt != nil {
+		at := inv.QueuedAt.Add(resendAfter)
+		err.RetryAt = &at
+	}
+	return err
+}
+
+// CopyInvitationLink notes that the actor took the link of an open invitation,
+// which stays as it is. The caller computes the link from the answer.
+func (r *Roster) CopyInvitationLink(ctx context.Context, app, actor, id uuid.UUID, key IdempotencyKey) (Invitation, error) {
+	return r.steer(ctx, app, actor, id, key, func(tx pgx.Tx, now time.Time) (Invitation, error) {
+		inv, err := readInvitation(ctx, tx, app, id)
+		if err != nil {
+			return inv, err
+		}
+		if !inv.State.Open() {
+			return inv, inv.stands()
+		}
+		if !inv.ExpiresAt.After(now) {
+			return inv, inv.late()
+		}
+		_, err = record(ctx, tx, inv, EventLinkCopied, actor, now)
+		return inv, err
+	})
+}
+
+// CorrectInvitationAddress gives an open invitation another address. Links sent
+// to the old one die, mail not yet sent to it is dropped, a hold is cleared,
+// and a new mail goes out at once.
+func (r *Roster) CorrectInvitationAddress(ctx context.Context, app, actor, id uuid.UUID, email string, key IdempotencyKey) (Invitation, error) {
+	return r.steer(ctx, app, actor, id, key, func(tx pgx.Tx, now time.Time) (Invitation, error) {
+		address, err := ParseAddress(email)
+		if err != nil {
+			return Invitation{}, err
+		}
+		inv, ok, err := change(ctx, tx, app, id, `
+			SET email = $3, email_key = $4, state = 'pending', version = version + 1,
+				sends = 1, delivery = 'queued', queued_at = $5
+			WHERE app_id = $1 AND id = $2 AND `+isOpen+` AND expires_at > $5
+				AND version < $6 AND email_key <> $4
+				AND NOT EXISTS (SELECT FROM account a JOIN membership m ON m.account_id = a.id
+					WHERE a.app_id = $1 AND a.email_key = $4 AND a.status NOT IN ('merged', 'archived')
+					AND m.workspace_id = invitation.workspace_id AND m.state = 'active')`,
+			app, id, address.Typed, address.Key, now, maxVersion)
+		if postgres.Violates(err, "invitation_open") {
+			return inv, errorf(Conflict, "already_invited", "There is an open invitation to this address for the same workspace already.")
+		}
+		if err != nil {
+			return inv, err
+		}
+		if !ok {
+			return inv, inv.notCorrectable(address, now)
+		}
+		if _, err := record(ctx, tx, inv, EventAddressCorrected, actor, now); err != nil {
+			return inv, err
+		}
+		return inv, r.enqueue(ctx, tx, inv.sendJob())
+	})
+}
+
+func (inv Invitation) notCorrectable(address Address, now time.Time) error {
+	switch {
+	case !inv.State.Open():
+		return inv.stands()
+	case !inv.ExpiresAt.After(now):
+		return inv.late()
+	case inv.EmailKey == address.Key:
+		return invalidField("email", "email_unchanged", "The invitation has this address already. To mail it again, resend it.")
+	case inv.Version >= maxVersion:
+		return errorf(Conflict, "correction_limit", "This invitation was changed %d times, which is the most. Revoke it and create a new one.", inv.Version-1)
+	}
+	return errorf(Conflict, "already_member", "The person with this address is in the workspace already.")
+}
+
+// RevokeInvitation withdraws an open invitation; its links die.
+func (r *Roster) RevokeInvitation(ctx context.Context, app, actor, id uuid.UUID, key IdempotencyKey) (Invitation, error) {
+	return r.steer(ctx, app, actor, id, key, func(tx pgx.Tx, now time.Time) (Invitation, error) {
+		inv, ok, err := change(ctx, tx, app, id, `
+			SET state = 'revoked', version = version + 1, decided_at = $3
+			WHERE app_id = $1 AND id = $2 AND `+isOpen, app, id, now)
+		if err != nil || !ok {
+			return inv, settled(inv, err, Revoked)
+		}
+		_, err = record(ctx, tx, inv, EventRevoked, actor, now)
+		return inv, err
+	})
+}
+
+// settled is the answer to a decision that found nothing to change: success
+// where the same was decided before, otherwise what stands.
+func settled(inv Invitation, err error, wanted State) error {
+	if err != nil {
+		return err
+	}
+	if inv.State == wanted {
+		return nil
+	}
+	return inv.stands()
+}
+
+// ReopenInvitation gives an expired invitation a new life: a new link, a new
+// expiry, a new mail.
+func (r *Roster) ReopenInvitation(ctx context.Context, app, actor, id uuid.UUID, key IdempotencyKey) (Invitation, error) {
+	return r.steer(ctx, app, actor, id, key, func(tx pgx.Tx, now time.Time) (Invitation, error) {
+		inv, ok, err := change(ctx, tx, app, id, `
+			SET state = 'pending', version = version + 1, reopens = reopens + 1, decided_at = NULL,
+				expires_at = $4, sends = 1, delivery = 'queued', queued_at = $3
+			WHERE app_id = $1 AND id = $2 AND state = 'expired' AND reopens < $5 AND version < $6
+				AND EXISTS (SELECT FROM workspace w WHERE w.id = invitation.workspace_id AND w.state = 'active')
+				AND NOT EXISTS (SELECT FROM account a JOIN membership m ON m.account_id = a.id
+					WHERE a.app_id = $1 AND a.email_key = invitation.email_key AND a.status NOT IN ('merged', 'archived')
+					AND m.workspace_id = invitation.workspace_id AND m.state = 'active')`,
+			app, id, now, now.Add(inviteLife), maxReopens, maxVersion)
+		if postgres.Violates(err, "invitation_open") {
+			return inv, errorf(Conflict, "already_invited", "There is a newer open invitation to this address for the same workspace.")
+		}
+		if err != nil {
+			return inv, err
+		}
+		if !ok {
+			switch {
+			case inv.State == Expired && (inv.Reopens >= maxReopens || inv.Version >= maxVersion):
+				return inv, errorf(Conflict, "reopen_limit", "This invitation was reopened %d times, which is the most. Create a new one.", inv.Reopens)
+			case inv.State == Expired:
+				return inv, errorf(Conflict, "nothing_to_join", "The workspace is archived, or the person is in it already.")
+			}
+			err := inv.stands()
+			err.Kind = Conflict
+			return inv, err
+		}
+		if _, err := record(ctx, tx, inv, EventReopened, actor, now); err != nil {
+			return inv, err
+		}
+		return inv, r.enqueue(ctx, tx, inv.sendJob())
+	})
+}
+
+// ExpireInvitations ends at most limit open invitations whose time is over and
+// tells each inviter in one mail. It answers how many it ended: limit means
+// there may be more. Two sweeps at once share the work.
+func (r *Roster) ExpireInvitations(ctx context.Context, limit int) (ended int, err error) {
+	now := r.now()
+	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		ended, err = r.expire(ctx, tx, now, `id IN (
+			SELECT id FROM invitation WHERE `+isOpen+` AND expires_at <= $1
+			ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)`, limit)
+		return err
+	})
+	return ended, err
+}
+
+// expire ends the open invitations that meet the condition, in which $1 is now
+// and $2 is arg, with their events and the word to their inviters.
+func (r *Roster) expire(ctx context.Context, tx pgx.Tx, now time.Time, condition string, arg any) (int, error) {
+	rows, err := tx.Query(ctx, `
+		UPDATE invitation SET state = 'expired', decided_at = $1
+		WHERE `+condition+` AND `+isOpen+` AND expires_at <= $1
+		RETURNING `+invitationColumns, now, arg)
+	if err != nil {
+		return 0, fmt.Errorf("expire invitations: %w", err)
+	}
+	expired, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Invitation])
+	if err != nil {
+		return 0, fmt.Errorf("expire invitations: %w", err)
+	}
+	return len(expired), r.recordExpired(ctx, tx, expired, now)
+}
+
+func (r *Roster) recordExpired(ctx context.Context, tx pgx.Tx, expired []Invitation, now time.Time) error {
+	if len(expired) == 0 {
+		return nil
+	}
+	n := len(expired)
+	ids, apps, subjects, data := make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]string, n)
+	news := map[uuid.UUID]*TellInviter{}
+	for i, inv := range expired {
+		ids[i], apps[i], subjects[i], data[i] = newID(), inv.AppID, inv.ID, string(eventData(inv))
+		tell := news[inv.InviterID]
+		if tell == nil {
+			tell = &TellInviter{AppID: inv.AppID, InviterID: inv.InviterID}
+			news[inv.InviterID] = tell
+		}
+		tell.EventIDs = append(tell.EventIDs, ids[i])
+	}
+	if _, err := tx.Exec(ctx, `
+		INSERT INTO event (id, app_id, type, subject_id, data, at)
+		SELECT id, app_id, $5, subject_id, data::jsonb, $6
+		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) AS q (id, app_id, subject_id, data)`,
+		ids, apps, subjects, data, EventExpired, now); err != nil {
+		return fmt.Errorf("record %d expired invitations: %w", n, err)
+	}
+	jobs := make([]river.JobArgs, 0, len(news))
+	for _, tell := range news {
+		jobs = append(jobs, *tell)
+	}
+	return r.enqueue(ctx, tx, jobs...)
+}

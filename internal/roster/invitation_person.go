@@ -1,0 +1,282 @@
+package roster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"usher/internal/postgres"
+)
+
+// InvitationView is what the invited person may see of an invitation, and what
+// a letter about it needs.
+type InvitationView struct {
+	Invitation
+	App           App
+	InviterName   string
+	CompanyName   string
+	WorkspaceName string
+	Zone          *time.Location // of the invited account, else the company, else the app
+	Account       *Account       // the account with the invited address, if there is one
+	HasPassword   bool           // that account can log in
+}
+
+// errDeadLink is the answer to every link that leads nowhere: never genuine,
+// of something gone, or replaced by a newer one.
+var errDeadLink = errorf(NotFound, "link_dead", "This link is not valid, or no longer.")
+
+// viewInvitation reads a view; lock is appended to the query.
+func viewInvitation(ctx context.Context, tx pgx.Tx, id uuid.UUID, lock string) (v InvitationView, err error) {
+	var companyZone string
+	rows, err := tx.Query(ctx, `
+		SELECT `+invitationColumns+`, `+appColumns+`, inviter.full_name, company.name, company.time_zone, workspace.name
+		FROM invitation
+		JOIN app ON app.id = invitation.app_id
+		JOIN account inviter ON inviter.id = invitation.inviter_id
+		JOIN workspace ON workspace.id = invitation.workspace_id
+		JOIN company ON company.id = workspace.company_id
+		WHERE invitation.id = $1 `+lock, id)
+	if err != nil {
+		return v, fmt.Errorf("read invitation %s: %w", id, err)
+	}
+	found, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[struct {
+		Invitation
+		App
+		InviterName, CompanyName, CompanyZone, WorkspaceName string
+	}])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return v, errDeadLink
+	}
+	if err != nil {
+		return v, fmt.Errorf("read invitation %s: %w", id, err)
+	}
+	v = InvitationView{
+		Invitation: found.Invitation, App: found.App,
+		InviterName: found.InviterName, CompanyName: found.CompanyName, WorkspaceName: found.WorkspaceName,
+	}
+	companyZone = found.CompanyZone
+
+	rows, err = tx.Query(ctx, `
+		SELECT `+accountColumns+`, password_hash <> '' FROM account
+		WHERE app_id = $1 AND email_key = $2 AND `+isLive, v.AppID, v.EmailKey)
+	if err != nil {
+		return v, fmt.Errorf("read invited account: %w", err)
+	}
+	account, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[struct {
+		Account
+		HasPassword bool
+	}])
+	switch {
+	case err == nil:
+		v.Account, v.HasPassword = &account.Account, account.HasPassword
+		v.Zone = zone(account.TimeZone, companyZone, v.App.TimeZone)
+	case errors.Is(err, pgx.ErrNoRows):
+		v.Zone = zone(companyZone, v.App.TimeZone)
+	default:
+		return v, fmt.Errorf("read invited account: %w", err)
+	}
+	return v, nil
+}
+
+// ViewInvitation is the invitation a ticket leads to, in whatever state. Only
+// the current version's ticket does, and the last one before a revocation, so
+// that its holder learns what happened.
+func (r *Roster) ViewInvitation(ctx context.Context, t Ticket) (v InvitationView, err error) {
+	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		if v, err = viewInvitation(ctx, tx, t.ID, ""); err != nil {
+			return err
+		}
+		if t.Version != v.Version && (v.State != Revoked || t.Version != v.Version-1) {
+			return errDeadLink
+		}
+		if v.State.Open() && !v.ExpiresAt.After(r.now()) {
+			v.State = Expired // the sweep will say so within a minute
+		}
+		return nil
+	})
+	return v, err
+}
+
+// Acceptance is how the invited person says yes: as the account they proved to
+// be or, where the address has no account yet, with a name and a new password.
+type Acceptance struct {
+	AccountID    uuid.UUID // proved by a session or a password; Nil: none
+	FullName     string
+	PasswordHash string // by HashPassword
+}
+
+// AcceptInvitation takes an open invitation and makes the person a member.
+// Accepting again is a success that changes nothing. ErrLogInNeeded asks for
+// proof of the account that has the address. proved tells whether the caller is
+// the account that accepted: it was proved, or made by this very call.
+func (r *Roster) AcceptInvitation(ctx context.Context, t Ticket, a Acceptance) (inv Invitation, proved bool, err error) {
+	now := r.now()
+	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		ok := false
+		inv, ok, err = decide(ctx, tx, t, Accepted, now)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			proved = a.AccountID != uuid.Nil && inv.AccountID != nil && a.AccountID == *inv.AccountID
+			return nil
+		}
+		account, made, err := acceptingAccount(ctx, tx, inv, a, now)
+		if err != nil {
+			return err
+		}
+		proved = made || a.AccountID == account
+		inv.AccountID = &account
+		if _, err := tx.Exec(ctx, `UPDATE invitation SET account_id = $2 WHERE id = $1`, inv.ID, account); err != nil {
+			return fmt.Errorf("note who accepted invitation %s: %w", inv.ID, err)
+		}
+		if err := addMember(ctx, tx, inv.AppID, inv.WorkspaceID, account, RoleClientUser, now); err != nil {
+			return err
+		}
+		return r.tellInviter(ctx, tx, inv, EventAccepted, account, now)
+	})
+	return inv, proved && err == nil, err
+}
+
+// DeclineInvitation says no to an open invitation. It needs no log-in: whoever
+// holds the mail may refuse what it offers. Declining again is a success.
+func (r *Roster) DeclineInvitation(ctx context.Context, t Ticket) (inv Invitation, err error) {
+	now := r.now()
+	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		ok := false
+		inv, ok, err = decide(ctx, tx, t, Declined, now)
+		if err != nil || !ok {
+			return err
+		}
+		return r.tellInviter(ctx, tx, inv, EventDeclined, uuid.Nil, now)
+	})
+	return inv, err
+}
+
+// decide moves an open invitation to the state its person chose. ok is false
+// where that was decided before; any other state is an error.
+func decide(ctx context.Context, tx pgx.Tx, t Ticket, to State, now time.Time) (inv Invitation, ok bool, err error) {
+	inv, err = collectInvitation(tx.Query(ctx, `
+		UPDATE invitation SET state = $3, decided_at = $4
+		WHERE id = $1 AND version = $2 AND `+isOpen+` AND expires_at > $4
+			AND EXISTS (SELECT FROM workspace w WHERE w.id = invitation.workspace_id AND w.state = 'active')
+		RETURNING `+invitationColumns, t.ID, t.Version, to, now))
+	if err == nil {
+		return inv, true, nil
+	}
+	if !errors.Is(err, pgx.ErrNoRows) {
+		return inv, false, fmt.Errorf("decide invitation %s: %w", t.ID, err)
+	}
+	inv, err = collectInvitation(tx.Query(ctx, `SELECT `+invitationColumns+` FROM invitation WHERE id = $1`, t.ID))
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return inv, false, errDeadLink
+	case err != nil:
+		return inv, false, fmt.Errorf("read invitation %s: %w", t.ID, err)
+	case inv.State == Revoked && t.Version == inv.Version-1:
+		return inv, false, inv.stands()
+	case t.Version != inv.Version:
+		return inv, false, errDeadLink
+	case inv.State == to:
+		return inv, false, nil
+	case inv.State.Open() && !inv.ExpiresAt.After(now):
+		return inv, false, inv.late()
+	case inv.State.Open():
+		return inv, false, errorf(Gone, "workspace_archived", "What this invitation leads to was closed.")
+	}
+	return inv, false, inv.stands()
+}
+
+// ErrLogInNeeded answers an acceptance by a name and a password where the
+// address has an account already.
+var ErrLogInNeeded = errorf(Unauthorized, "log_in_needed", "There is an account with this address. Log in with its password to accept.")
+
+// ErrWrongAccount answers an acceptance by an account with another address.
+var ErrWrongAccount = errorf(Forbidden, "wrong_account", "This invitation is for another address than your account's.")
+
+// acceptingAccount is the account that accepts: the one with the invited
+// address, which must be the proved one if it can be logged in to, or a new one.
+//
+// An account without a password is not given one here. Its links can be copied
+// by the inviter, who would otherwise choose the password of somebody else's
+// account.
+func acceptingAccount(ctx context.Context, tx pgx.Tx, inv Invitation, a Acceptance, now time.Time) (id uuid.UUID, made bool, err error) {
+	id, hasPassword, err := accountByAddress(ctx, tx, inv)
+	if errors.Is(err, pgx.ErrNoRows) && a.AccountID == uuid.Nil {
+		account := Account{
+			ID: newID(), AppID: inv.AppID, Kind: Client, Status: statusActive,
+			Email: inv.Email, Locale: inv.Locale, CreatedAt: now,
+		}
+		if account.FullName, err = cleanName("full_name", a.FullName); err != nil {
+			return uuid.Nil, false, err
+		}
+		if a.PasswordHash == "" {
+			return uuid.Nil, false, invalidField("password", "password_too_short", "A password has at least %d characters.", MinPassword)
+		}
+		made, err = insertAccount(ctx, tx, account, inv.EmailKey, a.PasswordHash)
+		if err != nil || made {
+			return account.ID, made, err
+		}
+		id, hasPassword, err = accountByAddress(ctx, tx, inv) // made by somebody else in this instant
+		if err != nil {
+			return uuid.Nil, false, fmt.Errorf("read accepting account: %w", err)
+		}
+	} else if errors.Is(err, pgx.ErrNoRows) {
+		return uuid.Nil, false, ErrWrongAccount
+	} else if err != nil {
+		return uuid.Nil, false, fmt.Errorf("read accepting account: %w", err)
+	}
+	switch {
+	case a.AccountID == id:
+		return id, false, nil
+	case a.AccountID != uuid.Nil:
+		return uuid.Nil, false, ErrWrongAccount
+	case hasPassword:
+		return uuid.Nil, false, ErrLogInNeeded
+	}
+	return id, false, nil
+}
+
+func accountByAddress(ctx context.Context, tx pgx.Tx, inv Invitation) (id uuid.UUID, hasPassword bool, err error) {
+	err = tx.QueryRow(ctx, `
+		SELECT id, password_hash <> '' FROM account
+		WHERE app_id = $1 AND email_key = $2 AND `+isLive+` FOR UPDATE`, inv.AppID, inv.EmailKey).Scan(&id, &hasPassword)
+	return id, hasPassword, err
+}
+
+// AskRenewal passes on that the invited person wants a new link for an expired
+// invitation, at most once a day. Whatever the ticket leads to, the caller
+// answers alike, so nothing is told here but faults.
+func (r *Roster) AskRenewal(ctx context.Context, t Ticket) error {
+	now := r.now()
+	return postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		if _, err := r.expire(ctx, tx, now, `id = $2`, t.ID); err != nil {
+			return err
+		}
+		inv, err := collectInvitation(tx.Query(ctx, `
+			UPDATE invitation SET renewal_asked_at = $3
+			WHERE id = $1 AND version = $2 AND state = 'expired'
+				AND (renewal_asked_at IS NULL OR renewal_asked_at <= $4)
+			RETURNING `+invitationColumns, t.ID, t.Version, now, now.Add(-renewEvery)))
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("ask renewal of invitation %s: %w", t.ID, err)
+		}
+		return r.tellInviter(ctx, tx, inv, EventRenewalAsked, uuid.Nil, now)
+	})
+}
+
+// tellInviter records an event and lets its inviter know.
+func (r *Roster) tellInviter(ctx context.Context, tx pgx.Tx, inv Invitation, eventType string, actor uuid.UUID, now time.Time) error {
+	event, err := record(ctx, tx, inv, eventType, actor, now)
+	if err != nil {
+		return err
+	}
+	return r.enqueue(ctx, tx, TellInviter{AppID: inv.AppID, InviterID: inv.InviterID, EventIDs: []uuid.UUID{event}})
+}

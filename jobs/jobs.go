@@ -1,0 +1,159 @@
+// Package jobs works what the domain put into the queue: its kinds, its queues
+// and the schedule of the periodic ones.
+package jobs
+
+import (
+	"fmt"
+	"log/slog"
+	"math"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivertype"
+	"github.com/robfig/cron/v3"
+
+	"usher/internal/mail"
+	"usher/internal/postgres"
+	"usher/internal/roster"
+)
+
+const (
+	// jobTimeout ends a job that hangs. It is longer than the provider's
+	// timeout inside it and shorter than rescueAfter outside it, so that an
+	// attempt is over before the next one starts.
+	jobTimeout = 45 * time.Second
+
+	// rescueAfter is when a job whose worker died is given to another one. A
+	// killed sender must not leave mail waiting for an hour, River's default.
+	rescueAfter = 2 * time.Minute
+
+	// softStop is how long a stopping worker lets its jobs finish before it cuts
+	// them off. Those start anew elsewhere at once, without losing an attempt.
+	softStop = 20 * time.Second
+
+	// keepCompleted is how long finished jobs can be looked at.
+	keepCompleted = 6 * time.Hour
+
+	// maxRetryWait bounds the wait between attempts: the longest a mail waits
+	// once a provider is back.
+	maxRetryWait = 10 * time.Minute
+)
+
+// Worker is what the jobs need.
+type Worker struct {
+	DB     postgres.DB
+	Roster *roster.Roster
+	Outbox *mail.Outbox
+	Sender mail.Sender
+	Keys   *roster.Keyring
+	URL    *url.URL // Usher's public address
+	From   string   // the installation's sender, "Name <address>"
+}
+
+// queues and their workers: mail that somebody waits for is fetched within
+// milliseconds, the rest may wait for River's default of 100 ms.
+func queues() map[string]river.QueueConfig {
+	return map[string]river.QueueConfig{
+		roster.QueueMail:    {MaxWorkers: 50, FetchCooldown: 10 * time.Millisecond},
+		roster.QueueNotices: {MaxWorkers: 10},
+		roster.QueueSweeps:  {MaxWorkers: 2},
+	}
+}
+
+// schedule is everything the clock starts, in UTC. River's leader starts it.
+var schedule = []struct {
+	id   string
+	cron string
+	args river.JobArgs
+}{
+	{"expire_invitations", "* * * * *", roster.ExpireInvitations{}},
+}
+
+// NewInserter is a client that only inserts, for processes that work no jobs.
+func NewInserter(pool *pgxpool.Pool, logger *slog.Logger) (*river.Client[pgx.Tx], error) {
+	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{Logger: logger, SkipUnknownJobCheck: true})
+	if err != nil {
+		return nil, fmt.Errorf("open job queue: %w", err)
+	}
+	return client, nil
+}
+
+// NewClient is a client that works every kind of job once it is started. Every
+// worker process registers every kind and the whole schedule, since any of them
+// may become River's leader.
+func NewClient(pool *pgxpool.Pool, w *Worker, logger *slog.Logger) (*river.Client[pgx.Tx], error) {
+	workers := river.NewWorkers()
+	river.AddWorker(workers, &sendInvitation{Worker: w})
+	river.AddWorker(workers, &tellInviter{Worker: w})
+	river.AddWorker(workers, &expireInvitations{Worker: w})
+	periodic, err := periodicJobs()
+	if err != nil {
+		return nil, err
+	}
+	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{
+		Logger:                      logger,
+		Queues:                      queues(),
+		Workers:                     workers,
+		PeriodicJobs:                periodic,
+		JobTimeout:                  jobTimeout,
+		RescueStuckJobsAfter:        rescueAfter,
+		SoftStopTimeout:             softStop,
+		CompletedJobRetentionPeriod: keepCompleted,
+		RetryPolicy:                 retryPolicy{},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open job queue: %w", err)
+	}
+	return client, nil
+}
+
+func periodicJobs() ([]*river.PeriodicJob, error) {
+	periodic := make([]*river.PeriodicJob, len(schedule))
+	for i, entry := range schedule {
+		tick, err := parseCron(entry.cron)
+		if err != nil {
+			return nil, fmt.Errorf("schedule %s: %w", entry.id, err)
+		}
+		periodic[i] = river.NewPeriodicJob(utc{tick}, func() (river.JobArgs, *river.InsertOpts) {
+			// A tick is dropped while the work of an earlier one is still
+			// waiting or running: it would find the same rows.
+			return entry.args, &river.InsertOpts{UniqueOpts: river.UniqueOpts{ByState: []rivertype.JobState{
+				rivertype.JobStateAvailable, rivertype.JobStatePending, rivertype.JobStateRunning, rivertype.JobStateScheduled,
+			}}}
+		}, &river.PeriodicJobOpts{ID: entry.id, RunOnStart: true}) // a new leader makes up for ticks that fell into the gap
+	}
+	return periodic, nil
+}
+
+// parseCron reads a cron expression of five fields. Zones are refused: ticks
+// are in UTC, where no hour is missing or comes twice.
+func parseCron(expression string) (cron.Schedule, error) {
+	if strings.Contains(expression, "TZ=") {
+		return nil, fmt.Errorf("read cron expression %q: ticks are in UTC, leave the zone out", expression)
+	}
+	parsed, err := cron.ParseStandard(expression)
+	if err != nil {
+		return nil, fmt.Errorf("read cron expression %q: %w", expression, err)
+	}
+	return parsed, nil
+}
+
+// utc asks a schedule for its next tick in UTC, whatever the machine's zone.
+type utc struct{ cron.Schedule }
+
+func (u utc) Next(t time.Time) time.Time { return u.Schedule.Next(t.UTC()) }
+
+// retryPolicy waits 2, 4, 8 … seconds after failed attempts, at most
+// maxRetryWait.
+type retryPolicy struct{}
+
+func (retryPolicy) NextRetry(job *rivertype.JobRow) time.Time {
+	failures := min(len(job.Errors)+1, 20) // an error is added after this is asked
+	wait := time.Duration(math.Exp2(float64(failures))) * time.Second
+	return time.Now().UTC().Add(min(wait, maxRetryWait))
+}

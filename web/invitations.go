@@ -1,0 +1,187 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
+
+	"usher/internal/roster"
+)
+
+func (s *Server) invitationRoutes() {
+	steer := func(action, summary, description string, op func(context.Context, uuid.UUID, uuid.UUID, uuid.UUID, roster.IdempotencyKey) (roster.Invitation, error)) {
+		register(s, huma.Operation{
+			OperationID: action + "-invitation", Method: http.MethodPost, Path: "/v1/invitations/{id}/" + action, Tags: []string{tagInvitations},
+			Summary: summary, Description: description, Errors: []int{403, 404, 409, 410, 429},
+		}, func(ctx context.Context, in *struct {
+			Subject
+			Acting
+			Keyed
+		},
+		) (*ok[invitationBody], error) {
+			inv, err := op(ctx, requestOf(ctx).app, id(in.Actor), id(in.ID), in.key(ctx, in.Actor, nil))
+			return &ok[invitationBody]{s.invitationBody(inv, true)}, err
+		})
+	}
+
+	register(s, huma.Operation{
+		OperationID: "create-invitation", Method: http.MethodPost, Path: "/v1/invitations", Tags: []string{tagInvitations},
+		DefaultStatus: http.StatusCreated, Errors: []int{403, 404, 409, 503},
+		Summary:     "Invite a person to a workspace",
+		Description: "Stores the invitation and mails it. An address that has an open invitation for the workspace gets that one back, with `duplicate: true` and status 200; one that belongs to a member gets `already_member: true`, and nothing is sent.",
+		Responses: map[string]*huma.Response{"200": {
+			Description: "There was one already: `duplicate` or `already_member` is true.",
+			Content:     map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{Ref: "#/components/schemas/Invitation"}}},
+		}},
+	}, s.createInvitation)
+	register(s, huma.Operation{
+		OperationID: "list-invitations", Method: http.MethodGet, Path: "/v1/invitations", Tags: []string{tagInvitations},
+		Summary: "List invitations, newest first",
+	}, s.listInvitations)
+	register(s, huma.Operation{
+		OperationID: "get-invitation", Method: http.MethodGet, Path: "/v1/invitations/{id}", Tags: []string{tagInvitations},
+		Summary: "Read an invitation", Errors: []int{404},
+	}, func(ctx context.Context, in *Subject) (*ok[invitationBody], error) {
+		inv, err := s.Roster.Invitation(ctx, requestOf(ctx).app, id(in.ID))
+		return &ok[invitationBody]{s.invitationBody(inv, false)}, err
+	})
+	register(s, huma.Operation{
+		OperationID: "list-invitation-events", Method: http.MethodGet, Path: "/v1/invitations/{id}/events", Tags: []string{tagInvitations},
+		Summary: "Read an invitation's history, oldest first", Errors: []int{404},
+	}, s.listInvitationEvents)
+
+	steer("resend", "Mail a pending invitation again", "The link stays the same. One mail an hour, three times at most.", s.Roster.ResendInvitation)
+	steer("revoke", "Withdraw an open invitation", "Its links die. Revoking it again is a success.", s.Roster.RevokeInvitation)
+	steer("reopen", "Open an expired invitation again", "It gets a new link, a new expiry and a new mail; older links stay dead.", s.Roster.ReopenInvitation)
+	steer("link", "Copy the link of an open invitation", "Any number of times; the mailed link goes on working. Whoever has the link can accept, so give it to the invited person only.", s.Roster.CopyInvitationLink)
+	register(s, huma.Operation{
+		OperationID: "correct-invitation-address", Method: http.MethodPost, Path: "/v1/invitations/{id}/correct-address", Tags: []string{tagInvitations},
+		Summary: "Correct the address of an open invitation", Errors: []int{403, 404, 409, 410},
+		Description: "Links sent to the old address die, and a mail goes to the new one at once.",
+	}, func(ctx context.Context, in *struct {
+		Subject
+		Acting
+		Keyed
+		RawBody []byte
+		Body    struct {
+			Email string `json:"email" maxLength:"320" example:"ann@example.org"`
+		}
+	},
+	) (*ok[invitationBody], error) {
+		inv, err := s.Roster.CorrectInvitationAddress(ctx, requestOf(ctx).app, id(in.Actor), id(in.ID), in.Body.Email, in.key(ctx, in.Actor, in.RawBody))
+		return &ok[invitationBody]{s.invitationBody(inv, true)}, err
+	})
+}
+
+// invitationBody is an invitation in the API.
+type invitationBody struct {
+	ID            string     `json:"id,omitempty" format:"uuid" doc:"Missing where already_member."`
+	Kind          string     `json:"kind" enum:"new_user"`
+	WorkspaceID   string     `json:"workspace_id" format:"uuid"`
+	InviterID     string     `json:"inviter_id" format:"uuid" doc:"The account that invited."`
+	Email         string     `json:"email" doc:"As typed."`
+	FullName      string     `json:"full_name"`
+	Locale        string     `json:"locale,omitempty" doc:"Missing: the app's."`
+	Message       string     `json:"message,omitempty"`
+	State         string     `json:"state" enum:"pending,on_hold,accepted,declined,revoked,superseded,expired,already_member"`
+	Delivery      string     `json:"delivery" enum:"none,queued,sending,accepted,failed" doc:"What happened to the newest mail: none was asked for, it waits, it is under way, the mail provider took it, the provider refused it for good."`
+	ExpiresAt     *time.Time `json:"expires_at,omitempty" doc:"Until when it can be accepted."`
+	DecidedAt     *time.Time `json:"decided_at,omitempty" doc:"When it was accepted, declined, revoked, or expired."`
+	AccountID     string     `json:"account_id,omitempty" format:"uuid" doc:"Who accepted, or the member."`
+	CreatedAt     *time.Time `json:"created_at,omitempty"`
+	Link          string     `json:"link,omitempty" doc:"The invited person's page. Only in answers to who creates or steers an open invitation."`
+	Duplicate     bool       `json:"duplicate,omitempty" doc:"There was an open invitation to this address; here it is."`
+	AlreadyMember bool       `json:"already_member,omitempty" doc:"The person is in the workspace already; nothing was sent."`
+}
+
+func (s *Server) invitationBody(inv roster.Invitation, withLink bool) invitationBody {
+	b := invitationBody{
+		ID: inv.ID.String(), Kind: inv.Kind, WorkspaceID: inv.WorkspaceID.String(), InviterID: inv.InviterID.String(),
+		Email: inv.Email, FullName: inv.FullName, Locale: inv.Locale, Message: inv.Note,
+		State: string(inv.State), Delivery: string(inv.Delivery),
+		ExpiresAt: &inv.ExpiresAt, DecidedAt: inv.DecidedAt, CreatedAt: &inv.CreatedAt,
+	}
+	if inv.AccountID != nil {
+		b.AccountID = inv.AccountID.String()
+	}
+	if withLink && inv.State.Open() {
+		b.Link = s.URL.JoinPath("i", s.Keys.Token(roster.PurposeInvitation, inv.Ticket())).String()
+	}
+	return b
+}
+
+type createInvitationInput struct {
+	Acting
+	Keyed
+	RawBody []byte
+	Body    struct {
+		Kind        string `json:"kind,omitempty" enum:"new_user" default:"new_user" doc:"new_user: somebody known by name and address, who becomes a client user."`
+		Email       string `json:"email" maxLength:"320" doc:"One plain address." example:"ann@example.org"`
+		FullName    string `json:"full_name" maxLength:"120" example:"Ann Example"`
+		WorkspaceID string `json:"workspace_id" format:"uuid"`
+		Locale      string `json:"locale,omitempty" maxLength:"35" doc:"The language of mail and pages, as a BCP 47 tag: en, fr, es; others get the nearest. Missing: the app's." example:"es"`
+		Message     string `json:"message,omitempty" maxLength:"1000" doc:"The inviter's own words, as plain text."`
+		Notify      *bool  `json:"notify,omitempty" default:"true" doc:"false sends no mail: give the link on yourself."`
+	}
+}
+
+func (s *Server) createInvitation(ctx context.Context, in *createInvitationInput) (*created[invitationBody], error) {
+	row := roster.NewInvitation{
+		AppID: requestOf(ctx).app, ActorID: id(in.Actor), WorkspaceID: id(in.Body.WorkspaceID),
+		Kind: in.Body.Kind, Email: in.Body.Email, FullName: in.Body.FullName, Locale: in.Body.Locale, Note: in.Body.Message,
+		Notify: in.Body.Notify == nil || *in.Body.Notify,
+		Key:    in.key(ctx, in.Actor, in.RawBody),
+	}
+	c, err := s.intake.create(ctx, row)
+	if err != nil {
+		return nil, err
+	}
+	if c.AlreadyMember {
+		return &created[invitationBody]{http.StatusOK, invitationBody{
+			Kind: row.Kind, WorkspaceID: in.Body.WorkspaceID, InviterID: in.Actor, Email: row.Email, FullName: row.FullName,
+			State: "already_member", Delivery: string(roster.NotMailed), AccountID: c.AccountID.String(), AlreadyMember: true,
+		}}, nil
+	}
+	body := s.invitationBody(c.Invitation, true)
+	if body.Duplicate = c.Duplicate; c.Duplicate {
+		return &created[invitationBody]{http.StatusOK, body}, nil
+	}
+	return &created[invitationBody]{http.StatusCreated, body}, nil
+}
+
+func (s *Server) listInvitations(ctx context.Context, in *struct {
+	Paged
+	Workspace string `query:"workspace_id" format:"uuid" doc:"Only of this workspace."`
+	State     string `query:"state" enum:"pending,on_hold,accepted,declined,revoked,superseded,expired" doc:"Only in this state."`
+},
+) (*ok[list[invitationBody]], error) {
+	rows, err := s.Roster.Invitations(ctx, requestOf(ctx).app, roster.InvitationList{
+		Workspace: id(in.Workspace), State: roster.State(in.State), After: id(in.After), Limit: in.Limit + 1,
+	})
+	return &ok[list[invitationBody]]{listOf(rows, in.Limit,
+		func(inv roster.Invitation) uuid.UUID { return inv.ID },
+		func(inv roster.Invitation) invitationBody { return s.invitationBody(inv, false) })}, err
+}
+
+// eventBody is an event in the API.
+type eventBody struct {
+	ID      string         `json:"id" format:"uuid"`
+	Type    string         `json:"type" example:"invitation.accepted"`
+	ActorID string         `json:"actor_id,omitempty" format:"uuid" doc:"The account that acted. Missing: the clock, or a person without an account."`
+	At      time.Time      `json:"at"`
+	Data    map[string]any `json:"data"`
+}
+
+func (s *Server) listInvitationEvents(ctx context.Context, in *Subject) (*ok[list[eventBody]], error) {
+	events, err := s.Roster.InvitationEvents(ctx, requestOf(ctx).app, id(in.ID))
+	return &ok[list[eventBody]]{listOf(events, len(events), func(e roster.Event) uuid.UUID { return e.ID }, func(e roster.Event) eventBody {
+		b := eventBody{ID: e.ID.String(), Type: e.Type, At: e.At, Data: e.Data}
+		if e.ActorID != nil {
+			b.ActorID = e.ActorID.String()
+		}
+		return b
+	})}, err
+}

@@ -1,0 +1,197 @@
+package web
+
+import (
+	"time"
+)
+
+// hostile is text as an attacker, or a careless person, writes it.
+const hostile = `<script>alert(1)</script>"'><img src=x onerror=alert(2)>{{.}}`
+
+// sampleNonce stands for the random value the server makes for each answer.
+const sampleNonce = "c2FtcGxlLW5vbmNl"
+
+const sampleToken = "1.inv.AZrQkGdyc3-0h7uQ.Zm9vYmFyYmF6"
+
+func sampleFrame(path string) frame {
+	return frame{
+		Brand: Brand{Name: "Kindred Care", Color: "#0b6e8f", SupportEmail: "support@kindred.example"},
+		Path:  path, Nonce: sampleNonce, CSRF: "csrf-value",
+	}
+}
+
+func sampleZone() *time.Location { return time.FixedZone("CET", int(time.Hour/time.Second)) }
+
+func sampleInvitation(change func(*invitationView)) invitationView {
+	v := invitationView{
+		frame:         sampleFrame("/i/" + sampleToken),
+		Token:         sampleToken,
+		Mode:          modeNewAccount,
+		InviterName:   "Marie Dupont",
+		CompanyName:   "Acme Therapy",
+		WorkspaceName: "Family Okafor – Private",
+		RecipientName: "Ann Okafor",
+		Email:         "ann.okafor@example.com",
+		Note:          "Dear Ann,\nhere is the space we spoke about on Monday.\n\nSee you soon!",
+		ExpiresAt:     time.Date(2026, 12, 1, 8, 0, 0, 0, time.UTC),
+		Zone:          sampleZone(),
+		FullName:      "Ann Okafor",
+	}
+	change(&v)
+	return v
+}
+
+func sampleMessage(kind messageKind, change func(*messageView)) messageView {
+	v := messageView{
+		frame:         sampleFrame("/i/" + sampleToken),
+		Kind:          kind,
+		Token:         sampleToken,
+		WorkspaceName: "Family Okafor – Private",
+		InviterName:   "Marie Dupont",
+		At:            time.Date(2026, 11, 20, 16, 45, 0, 0, time.UTC),
+		Zone:          sampleZone(),
+	}
+	change(&v)
+	return v
+}
+
+// samples are all views in all their forms: what every test of pages goes through.
+// A name with a comma is a variant that differs from its page in words only.
+func samples() map[string]view {
+	as := func(status int) func(*messageView) {
+		return func(v *messageView) {
+			v.Status, v.RequestID, v.Back = status, "01931f0e-6b7a-7c3e-9a51-0d6f2f1f7f10", "/"
+		}
+	}
+	plain := func(*messageView) {}
+	all := map[string]view{
+		"invitation new account": sampleInvitation(func(*invitationView) {}),
+		"invitation sent back": sampleInvitation(func(v *invitationView) {
+			v.FullName, v.Errors = "", []formError{nameMissing, passwordTooShort}
+		}),
+		"invitation log in": sampleInvitation(func(v *invitationView) {
+			v.Mode, v.Errors, v.Note, v.CompanyName = modeLogIn, []formError{passwordWrong}, "", ""
+		}),
+		"invitation log in, masked": sampleInvitation(func(v *invitationView) {
+			v.Mode, v.Masked, v.Email = modeLogIn, true, "a•••@example.com"
+		}),
+		"invitation signed in": sampleInvitation(func(v *invitationView) { v.Mode, v.RecipientName = modeSignedIn, "" }),
+		"invitation long words": sampleInvitation(func(v *invitationView) {
+			long := "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft"
+			v.WorkspaceName, v.InviterName, v.CompanyName, v.Note, v.Email = long, long, long, long, long+"@example.com"
+			v.Brand = Brand{Name: long, Color: "#fff200"}
+		}),
+		"invitation, right to left": sampleInvitation(func(v *invitationView) {
+			v.WorkspaceName, v.InviterName, v.RecipientName = "ملف عائلة النجار", "سارة كوهين", "אבי לוי"
+			v.Brand.Color = "#000000"
+		}),
+		"wrong account": wrongAccountView{
+			frame: sampleFrame("/i/" + sampleToken), Token: sampleToken,
+			SignedInAs: "joe@example.com", MaskedEmail: "a•••@example.com",
+		},
+		"accepted":               sampleMessage(messageAccepted, func(v *messageView) { v.AppURL = "https://app.kindred.example/" }),
+		"accepted, no app":       sampleMessage(messageAccepted, plain),
+		"already accepted":       sampleMessage(messageAlreadyAccepted, func(v *messageView) { v.AppURL = "https://app.kindred.example/" }),
+		"already accepted, once": sampleMessage(messageAlreadyAccepted, func(v *messageView) { v.At = time.Time{} }),
+		"declined":               sampleMessage(messageDeclined, plain),
+		"already declined":       sampleMessage(messageAlreadyDeclined, plain),
+		"already declined, once": sampleMessage(messageAlreadyDeclined, func(v *messageView) { v.At = time.Time{} }),
+		"expired":                sampleMessage(messageExpired, plain),
+		"expired, once":          sampleMessage(messageExpired, func(v *messageView) { v.At = time.Time{} }),
+		"revoked":                sampleMessage(messageRevoked, plain),
+		"dead link":              sampleMessage(messageDeadLink, func(v *messageView) { v.WorkspaceName, v.InviterName = "", "" }),
+		"renewal asked":          sampleMessage(messageRenewalAsked, plain),
+		"too many tries":         sampleMessage(messageTooManyTries, func(v *messageView) { v.RetryAfter = 14*time.Minute + time.Second }),
+		"too many tries, one":    sampleMessage(messageTooManyTries, func(v *messageView) { v.RetryAfter = time.Second }),
+		"problem, 400":           sampleMessage(messageProblem, as(400)),
+		"problem, 403":           sampleMessage(messageProblem, as(403)),
+		"problem":                sampleMessage(messageProblem, as(404)),
+		"problem, 500":           sampleMessage(messageProblem, as(500)),
+		"problem, 503":           sampleMessage(messageProblem, as(503)),
+
+		"home":          homeView{frame: frame{Nonce: sampleNonce}, Version: "v0.1.0", Dev: true},
+		"mailbox empty": mailboxView{frame: frame{Nonce: sampleNonce}, Curl: sampleCurl},
+		"mailbox no match": mailboxView{
+			frame: frame{Nonce: sampleNonce}, To: "nobody@example.com",
+		},
+		"mailbox": mailboxView{
+			frame: frame{Nonce: sampleNonce},
+			Mails: []mailRow{
+				{ID: "3", To: "ann.okafor@example.com", Subject: "Marie Dupont invites you to Family Okafor – Private", At: time.Date(2026, 11, 20, 16, 46, 0, 0, time.UTC)},
+				{ID: "2", To: "luis@example.es", Subject: "Marie Dupont le invita a Expediente de Luis", At: time.Date(2026, 11, 20, 16, 45, 0, 0, time.UTC)},
+				{ID: "1", To: "jo@example.fr", Subject: "", At: time.Date(2026, 11, 19, 8, 1, 0, 0, time.UTC)},
+			},
+			Next: "/dev/mailbox?after=1",
+		},
+		"mail": mailView{
+			frame: frame{Nonce: sampleNonce},
+			ID:    "3", From: "Kindred Care <invitations@kindred.example>", To: "ann.okafor@example.com",
+			ReplyTo: "support@kindred.example",
+			Subject: "Marie Dupont invites you to Family Okafor – Private",
+			At:      time.Date(2026, 11, 20, 16, 46, 0, 0, time.UTC),
+			Links:   []string{"http://localhost:8080/i/" + sampleToken, "mailto:support@kindred.example"},
+			Text:    "Hello Ann Okafor,\n\nMarie Dupont from Acme Therapy invites you to join this workspace.\n\nhttp://localhost:8080/i/" + sampleToken + "\n",
+		},
+		"ops log-in":        opsLoginView{frame: frame{Nonce: sampleNonce, CSRF: "csrf-value"}, Next: "/ops/jobs"},
+		"ops log-in failed": opsLoginView{frame: frame{Nonce: sampleNonce, CSRF: "csrf-value"}, Error: "This password is not right."},
+		"ops home": opsHomeView{frame: frame{Nonce: sampleNonce}, Facts: []fact{
+			{Name: "Version", Value: "v0.1.0"},
+			{Name: "Mail goes to", Value: "the dev mailbox", Bad: true},
+			{Name: "Database schema", Value: "0001, current"},
+		}},
+		"ops home empty": opsHomeView{frame: frame{Nonce: sampleNonce}},
+		"docs":           sampleDocs(),
+	}
+	return all
+}
+
+const sampleCurl = `curl -X POST http://localhost:8080/v1/invitations \
+  -H 'Authorization: Bearer usk_demo_0123456789abcdef' -H 'Content-Type: application/json' \
+  -d '{"kind":"new_user","email":"ann@example.com","full_name":"Ann Okafor","workspace_id":"0193…"}'`
+
+func sampleDocs() docsView {
+	invitation := []docsField{
+		{Name: "id", Type: "string (uuid)", Required: true},
+		{Name: "state", Type: "string", Required: true, Limits: "one of pending, accepted, declined, revoked, superseded, expired", Description: "What people decided. See `delivery` for what happened to the mail."},
+		{Name: "workspace.name", Type: "string", Required: true},
+	}
+	return docsView{
+		frame: frame{Nonce: sampleNonce},
+		Title: "Usher API", Version: "0.1.0", BaseURL: "http://localhost:8080",
+		Intro: "Post an invitation; Usher mails it, minds it and tells you how it ended.",
+		Sections: []docsSection{
+			{ID: "authentication", Title: "Authentication", Text: "Send your key as `Authorization: Bearer usk_…`.\n\n- Keys are shown once.\n- Keys can be revoked.", Example: sampleCurl},
+			{ID: "errors", Title: "Errors", Text: "Problems as in RFC 9457, with a stable `code`.", Fields: []docsField{
+				{Name: "code", Type: "string", Required: true, Description: "For programs."},
+				{Name: "detail", Type: "string", Description: "For people."},
+			}},
+		},
+		Groups: []docsGroup{{
+			ID: "invitations", Title: "Invitations", Description: "An invitation asks a person to join a workspace.",
+			Operations: []docsOperation{
+				{
+					ID: "create-invitation", Method: "POST", Path: "/v1/invitations", Summary: "Create an invitation",
+					Description: "Creating the same one again answers 200 with `duplicate`.",
+					Parameters:  []docsField{{Name: "Idempotency-Key", In: "header", Type: "string", Limits: "at most 255 characters", Description: "Replays the first answer for 24 hours."}},
+					Body: []docsField{
+						{Name: "email", Type: "string", Required: true, Limits: "at most 254 bytes", Description: "As typed."},
+						{Name: "message", Type: "string", Limits: "at most 2000 characters"},
+					},
+					Curl: sampleCurl,
+					Responses: []docsResponse{
+						{Status: "201", Description: "Created", Fields: invitation, Example: `{"id":"01931f0e-6b7a-7c3e-9a51-0d6f2f1f7f10","state":"pending"}`},
+						{Status: "422", Description: "Something in the body is wrong"},
+					},
+				},
+				{
+					ID: "revoke-invitation", Method: "DELETE", Path: "/v1/invitations/{id}", Summary: "Revoke an invitation",
+					Parameters: []docsField{{Name: "id", In: "path", Type: "string (uuid)", Required: true}},
+					Responses:  []docsResponse{{Status: "200", Description: "Revoked", Fields: invitation}},
+				},
+				{
+					ID: "get-invitation", Method: "GET", Path: "/v1/invitations/{id}", Summary: "Get an invitation",
+					Responses: []docsResponse{{Status: "200", Description: "The invitation", Fields: invitation}},
+				},
+			},
+		}},
+	}
+}

@@ -1,0 +1,335 @@
+// Package web is Usher's front: the JSON API, the pages people reach by link,
+// and the pages of those who run Usher.
+//
+// All routes stand in Server.routes. Handlers call one operation of the domain
+// and turn its answer into HTTP; the one place that turns errors into answers
+// is problem.go.
+package web
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/gofiber/fiber/v2"
+	"github.com/gofiber/fiber/v2/middleware/adaptor"
+	"github.com/gofiber/fiber/v2/middleware/filesystem"
+	"github.com/gofiber/fiber/v2/middleware/recover"
+	"github.com/google/uuid"
+	"github.com/rs/zerolog"
+
+	"usher/internal/mail"
+	"usher/internal/roster"
+)
+
+const (
+	// maxBody bounds a request's body, in bytes: the largest one, an
+	// invitation with its message, has a tenth of it.
+	maxBody = 64 << 10
+
+	// requestTime bounds the work on one request.
+	requestTime = 10 * time.Second
+
+	// readTime bounds how long a request may take to arrive, idleTime how long
+	// a connection may wait for the next one. Without them a shutdown waits for
+	// clients that are gone.
+	readTime = 15 * time.Second
+	idleTime = 60 * time.Second
+
+	// stopTime is how long a stopping server lets requests end.
+	stopTime = requestTime + 5*time.Second
+)
+
+// Options are what a Server needs.
+type Options struct {
+	Roster      *roster.Roster
+	Keys        *roster.Keyring
+	Mailbox     *mail.Mailbox // the development mailbox; nil where mail goes to a provider
+	URL         *url.URL      // Usher's public address
+	OpsPassword string        // empty: the ops pages are closed
+	Example     Example       // what the pages for developers show as a first call
+	Version     string
+	Log         zerolog.Logger
+	Ready       func(context.Context) error // the database answers and has the right schema
+}
+
+// Example is the first call a newcomer can paste.
+type Example struct {
+	APIKey, AccountID, WorkspaceID string
+}
+
+// Server answers HTTP.
+type Server struct {
+	Options
+
+	app    *fiber.App
+	api    huma.API
+	pages  *pages
+	docs   docsView
+	intake *intake
+	keys   *keyCache
+	jobs   *jobsUI
+
+	opsTries tries
+}
+
+// New prepares a server; nothing runs yet. It fails if a template, a text or
+// the API's description is broken.
+func New(o Options) (*Server, error) {
+	s := &Server{Options: o}
+	var err error
+	if s.pages, err = newPages(); err != nil {
+		return nil, err
+	}
+	s.keys = newKeyCache(o.Roster)
+	s.intake = newIntake(o.Roster)
+	if s.jobs, err = newJobsUI(o.Roster.Jobs, slog.New(zerolog.NewSlogHandler(o.Log))); err != nil {
+		return nil, err
+	}
+	s.app = fiber.New(fiber.Config{
+		AppName:               "Usher",
+		DisableStartupMessage: true,
+		ErrorHandler:          s.answerError,
+		BodyLimit:             maxBody,
+		ReadTimeout:           readTime,
+		IdleTimeout:           idleTime,
+		Immutable:             true, // else kept strings turn into the next request's
+		StrictRouting:         true,
+		CaseSensitive:         true,
+	})
+	s.routes()
+	s.docs = describe(s.api.OpenAPI(), o)
+	return s, nil
+}
+
+// routes is everything Usher answers, and to whom.
+func (s *Server) routes() {
+	s.app.Use(s.identify, s.log, recover.New(), s.deadline)
+
+	// Machines that watch this process.
+	s.app.Get("/healthz", s.healthz)
+	s.app.Get("/readyz", s.readyz)
+
+	// Apps, with an API key.
+	s.apiRoutes()
+	s.app.Get("/docs", s.page(s.docsPage))
+	s.app.Get("/", s.page(s.homePage))
+
+	// People, by link. A GET changes nothing: scanners fetch links.
+	person := s.app.Group("/i", private, sameOrigin)
+	person.Get("/:token", s.page(s.invitationPage))
+	person.Post("/:token/accept", s.page(s.acceptInvitation))
+	person.Post("/:token/decline", s.page(s.declineInvitation))
+	person.Post("/:token/renew", s.page(s.renewInvitation))
+	person.Post("/:token/switch", s.page(s.switchAccount))
+
+	// Developers, where mail goes to the development mailbox.
+	if s.Mailbox != nil {
+		s.app.Get("/dev/mailbox", s.page(s.mailboxPage))
+		s.app.Get("/dev/mailbox.json", s.mailboxJSON)
+		s.app.Get("/dev/mailbox/:id", s.page(s.mailPage))
+		s.app.Get("/dev/mailbox/:id/html", s.mailHTML)
+	}
+
+	// Operators, with the ops password.
+	s.app.Get("/ops/login", s.page(s.opsLoginPage))
+	s.app.Post("/ops/login", sameOrigin, s.page(s.opsLogin))
+	s.app.Post("/ops/logout", sameOrigin, s.opsLogout)
+	s.app.Get("/ops", s.operator, s.page(s.opsPage))
+	s.app.Use("/ops/jobs", s.operator, adaptor.HTTPHandler(http.NewCrossOriginProtection().Handler(s.jobs)))
+
+	s.app.Use("/static", cacheable, filesystem.New(filesystem.Config{Root: http.FS(staticFiles())}))
+}
+
+// Serve answers on the listener until ctx ends, then finishes what was begun.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWork()
+	s.intake.start()
+	if err := s.jobs.Start(work); err != nil {
+		return fmt.Errorf("start job pages: %w", err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.app.Listener(listener) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve HTTP: %w", err)
+	case <-ctx.Done():
+	}
+	err := s.app.ShutdownWithTimeout(stopTime)
+	s.intake.stop()
+	if err != nil {
+		return fmt.Errorf("stop HTTP server: %w", err)
+	}
+	return nil
+}
+
+// OpenAPI is the description of the API as JSON.
+func (s *Server) OpenAPI() ([]byte, error) { return marshalOpenAPI(s.api) }
+
+// validRequestID is what we take over of a caller's X-Request-Id: it goes into
+// logs and answers.
+var validRequestID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+// identify gives the request an id, and every answer the headers that hold for
+// all of them.
+func (s *Server) identify(c *fiber.Ctx) error {
+	id := c.Get(fiber.HeaderXRequestID)
+	if !validRequestID.MatchString(id) {
+		id = uuid.NewString()
+	}
+	c.Set(fiber.HeaderXRequestID, id)
+	c.Set(fiber.HeaderXContentTypeOptions, "nosniff")
+	if s.URL.Scheme == "https" {
+		c.Set(fiber.HeaderStrictTransportSecurity, "max-age=31536000")
+	}
+	return c.Next()
+}
+
+func requestID(c *fiber.Ctx) string { return c.GetRespHeader(fiber.HeaderXRequestID) }
+
+// log writes a line per request: the route, never the path, since paths of
+// people's pages carry tokens.
+func (s *Server) log(c *fiber.Ctx) error {
+	start := time.Now()
+	err := c.Next()
+	if err != nil {
+		// The answer's status is known only once the error was answered.
+		if err := s.answerError(c, err); err != nil {
+			return err
+		}
+	}
+	s.Log.Info().
+		Str("request_id", requestID(c)).
+		Str("method", c.Method()).
+		Str("route", c.Route().Path).
+		Int("status", c.Response().StatusCode()).
+		Dur("ms", time.Since(start)).
+		Msg("request")
+	return nil
+}
+
+// deadline ends the work on a request in time, whatever it waits for.
+func (s *Server) deadline(c *fiber.Ctx) error {
+	ctx, cancel := context.WithTimeout(c.UserContext(), requestTime)
+	defer cancel()
+	c.SetUserContext(ctx)
+	return c.Next()
+}
+
+// private keeps a page out of caches and its address out of other sites' logs.
+func private(c *fiber.Ctx) error {
+	c.Set(fiber.HeaderCacheControl, "no-store")
+	c.Set(fiber.HeaderReferrerPolicy, "no-referrer")
+	c.Set("X-Robots-Tag", "noindex")
+	return c.Next()
+}
+
+func cacheable(c *fiber.Ctx) error {
+	c.Set(fiber.HeaderCacheControl, "public, max-age=31536000, immutable") // addresses carry a hash of the content
+	return c.Next()
+}
+
+// sameOrigin refuses forms that another site's page sent. Programs send none of
+// these headers; browsers send "Origin: null" from our own pages, whose address
+// no one shall learn, and then say in Sec-Fetch-Site where the form came from.
+// Where that is missing too (plain HTTP), the session cookie's SameSite keeps
+// another site's form from acting for somebody signed in.
+func sameOrigin(c *fiber.Ctx) error {
+	if c.Method() == fiber.MethodGet || c.Method() == fiber.MethodHead {
+		return c.Next()
+	}
+	ok := true
+	switch site := c.Get("Sec-Fetch-Site"); site {
+	case "same-origin", "none":
+	case "":
+		if origin := c.Get(fiber.HeaderOrigin); origin != "" && origin != "null" {
+			u, err := url.Parse(origin)
+			ok = err == nil && strings.EqualFold(u.Host, string(c.Request().Host()))
+		}
+	default:
+		ok = false
+	}
+	if !ok {
+		return fiber.NewError(fiber.StatusForbidden, "This form was sent from another site. Open the page itself and try again.")
+	}
+	return c.Next()
+}
+
+// Who calls: the platform's liveness probe. It asks nothing of the database,
+// since restarting this process would not mend that.
+func (s *Server) healthz(c *fiber.Ctx) error {
+	return c.SendString("ok\n")
+}
+
+// Who calls: the load balancer's readiness probe.
+func (s *Server) readyz(c *fiber.Ctx) error {
+	if err := s.Ready(c.UserContext()); err != nil {
+		s.Log.Error().Err(err).Msg("not ready")
+		c.Set(fiber.HeaderRetryAfter, "5")
+		return c.Status(fiber.StatusServiceUnavailable).SendString("not ready: the database does not answer or has another schema\n")
+	}
+	return c.SendString("ok\n")
+}
+
+// page turns a handler that gives a view into one of fiber's.
+func (s *Server) page(handler func(c *fiber.Ctx) (view, error)) fiber.Handler {
+	return func(c *fiber.Ctx) error {
+		v, err := handler(c)
+		if err != nil || v == nil {
+			return err
+		}
+		return s.render(c, v)
+	}
+}
+
+// nonceKey is where a request keeps the nonce of its page's style element.
+const nonceKey = "nonce"
+
+// nonce is the request's, made when it is first asked for.
+func nonce(c *fiber.Ctx) string {
+	if n, ok := c.Locals(nonceKey).(string); ok {
+		return n
+	}
+	raw := make([]byte, 16)
+	if _, err := rand.Read(raw); err != nil {
+		panic(err) // crypto/rand does not fail
+	}
+	n := base64.RawURLEncoding.EncodeToString(raw)
+	c.Locals(nonceKey, n)
+	return n
+}
+
+func (s *Server) render(c *fiber.Ctx, v view) error {
+	c.Set(fiber.HeaderContentSecurityPolicy, "default-src 'none'; style-src 'self' 'nonce-"+nonce(c)+"'; img-src 'self' https: data:; "+
+		"form-action 'self'; frame-src 'self'; base-uri 'none'; frame-ancestors 'none'")
+	c.Set(fiber.HeaderContentType, fiber.MIMETextHTMLCharsetUTF8)
+	if c.GetRespHeader(fiber.HeaderReferrerPolicy) == "" {
+		c.Set(fiber.HeaderReferrerPolicy, "same-origin")
+	}
+	var body strings.Builder
+	if err := s.pages.render(&body, s.language(c), v); err != nil {
+		return err
+	}
+	return c.SendString(body.String())
+}
+
+// frame is the part every page shares.
+func (s *Server) frame(c *fiber.Ctx, brand Brand) frame {
+	return frame{Brand: brand, Nonce: nonce(c), RequestID: requestID(c)}
+}
+
+// isTimeout tells whether err came from the deadline.
+func isTimeout(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded)
+}
