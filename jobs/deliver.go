@@ -69,8 +69,9 @@ func deliver[T river.JobArgs](ctx context.Context, w *Worker, job *river.Job[T],
 }
 
 // errOvertaken ends an attempt that took so long that the job was given to
-// another one. Its effects are rolled back; River drops the error, since the
-// job's row is no longer this attempt's.
+// another one. Its effects are rolled back. River may write the error to the
+// job's row while the other attempt is at work; that one is then overtaken as
+// well, and the next one settles the message under the same key.
 var errOvertaken = errors.New("this attempt was given up and another one has the job")
 
 // fence makes the rest of tx happen only if this attempt still holds the job,

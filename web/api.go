@@ -21,13 +21,6 @@ import (
 // API can do; /v1 in the paths stays.
 const apiVersion = "1.0.0"
 
-const (
-	// listDefault and listMax are how many rows a list answers: enough for a
-	// screen, and no more than a client wants to hold.
-	listDefault = 50
-	listMax     = 200
-)
-
 func init() {
 	// huma asks this variable, and no field of its Config, how its own errors
 	// look.
@@ -40,7 +33,7 @@ func (s *Server) apiRoutes() {
 	config.Info.Description = apiIntro
 	config.DocsPath, config.SchemasPath = "", ""
 	config.OpenAPIPath = ""
-	config.CreateHooks = nil // no $schema in answers
+	config.CreateHooks = nil                                                                                            // no $schema in answers
 	config.Formats = map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat} // "json": whatever ends in +json
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"key": {Type: "http", Scheme: "bearer", Description: "An app's API key, usk_…"},

@@ -16,10 +16,6 @@ import (
 	"usher/web/webtest"
 )
 
-// pagesCSP is the policy the pages are served under.
-const pagesCSP = "default-src 'none'; style-src 'self' 'nonce-" + sampleNonce + "'; img-src 'self' https: data:; " +
-	"form-action 'self'; frame-src 'self'; base-uri 'none'; frame-ancestors 'none'"
-
 // serveSamples serves every sample at /?sample=name&lang=xx, under the real
 // policy, with its stylesheet.
 func serveSamples(t *testing.T, p *pages) *httptest.Server {
@@ -34,7 +30,7 @@ func serveSamples(t *testing.T, p *pages) *httptest.Server {
 			return
 		}
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.Header().Set("Content-Security-Policy", pagesCSP)
+		w.Header().Set("Content-Security-Policy", pagePolicy(sampleNonce))
 		if err := p.render(w, r.URL.Query().Get("lang"), v); err != nil {
 			t.Error(err)
 		}

@@ -3,6 +3,7 @@ package web
 import (
 	"fmt"
 	"net/url"
+	"strings"
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/google/uuid"
@@ -88,7 +89,7 @@ func (s *Server) mailHTML(c *fiber.Ctx) error {
 		return err
 	}
 	c.Set(fiber.HeaderContentSecurityPolicy, "default-src 'none'; style-src 'unsafe-inline'; img-src https: data:; base-uri 'none'; "+
-		"frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox allow-top-navigation-by-user-activation")
+		"frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox")
 	c.Set(fiber.HeaderContentType, fiber.MIMETextHTMLCharsetUTF8)
-	return c.SendString(l.HTML)
+	return c.SendString(strings.Replace(l.HTML, "<head>", `<head><base target="_blank">`, 1))
 }

@@ -149,7 +149,6 @@ type frame struct {
 	Brand     Brand
 	Path      string // of the GET page in other languages: "/i/{token}"; empty shows no language links
 	Nonce     string // of the one style element with the brand's colour; the CSP's style-src names it. Empty leaves the colour out.
-	CSRF      string // goes into every form as _csrf if set
 	RequestID string // shown where something went wrong, for support
 }
 
@@ -222,6 +221,7 @@ const (
 	modeNewAccount = "new_account" // nobody has this address: name and new password
 	modeLogIn      = "log_in"      // an account has it: its password
 	modeSignedIn   = "signed_in"   // logged in to it: one button
+	modeKnown      = "known"       // it has no password to log in with: one button
 )
 
 // formError is what is wrong with one field of a form the person sent.
@@ -235,14 +235,13 @@ const (
 	passwordMissing  formError = "password_missing"
 	passwordTooShort formError = "password_too_short"
 	passwordTooLong  formError = "password_too_long"
-	passwordCommon   formError = "password_common"
 	passwordWrong    formError = "password_wrong" // log in: not this account's password
 )
 
 // formErrors lists them all.
 var formErrors = []formError{
 	nameMissing, nameTooLong, nameUnusable,
-	passwordMissing, passwordTooShort, passwordTooLong, passwordCommon, passwordWrong,
+	passwordMissing, passwordTooShort, passwordTooLong, passwordWrong,
 }
 
 // Field is the name and id of the field the error is about.
@@ -260,13 +259,12 @@ func (e formError) Field() string {
 type invitationView struct {
 	frame
 	Token         string
-	Mode          string // modeNewAccount, modeLogIn, modeSignedIn
+	Mode          string // modeNewAccount, modeLogIn, modeSignedIn, modeKnown
 	InviterName   string
 	CompanyName   string // may be empty
 	WorkspaceName string
-	RecipientName string    // for the greeting; may be empty
-	Email         string    // in full if the person may see it, else masked
-	Masked        bool      // Email is masked, and useless to a password manager
+	RecipientName string // for the greeting; may be empty
+	Email         string
 	Note          string    // the inviter's own words, plain text, line breaks kept; may be empty
 	ExpiresAt     time.Time // always shown with date, time and zone
 	Zone          *time.Location
@@ -382,7 +380,6 @@ type mailboxView struct {
 	To    string // the search, as typed
 	Mails []mailRow
 	Curl  string // the line that sends a first invitation, shown when there is no mail yet
-	Next  string // path and query of older mails; empty if there are none
 }
 
 func (mailboxView) template() string { return "staff/mailbox.html" }
@@ -398,10 +395,10 @@ type mailRow struct {
 // <base target="_blank">: the frame may open windows, but not leave.
 type mailView struct {
 	frame
-	ID, From, To, ReplyTo, Subject string
-	At                             time.Time
-	Links                          []string // in the order of the mail; those other than http and https are shown, not linked
-	Text                           string
+	ID, From, To, Subject string
+	At                    time.Time
+	Links                 []string // in the order of the mail; those other than http and https are shown, not linked
+	Text                  string
 }
 
 func (mailView) template() string { return "staff/mail.html" }
@@ -410,7 +407,6 @@ func (mailView) template() string { return "staff/mail.html" }
 type opsLoginView struct {
 	frame
 	Error string // a sentence; empty shows none
-	Next  string // path to go to afterwards, sent on as next
 }
 
 func (opsLoginView) template() string { return "staff/ops_login.html" }

@@ -189,7 +189,7 @@ func TestHostileTextStaysText(t *testing.T) {
 	p := testPages(t)
 	bad := frame{
 		Brand: Brand{Name: hostile, Color: "red;}</style>" + hostile, LogoURL: "javascript:alert(1)", SupportEmail: hostile},
-		Path:  "/i/x", Nonce: sampleNonce, CSRF: hostile, RequestID: hostile,
+		Path:  "/i/x", Nonce: sampleNonce, RequestID: hostile,
 	}
 	views := []view{
 		invitationView{
@@ -198,9 +198,9 @@ func TestHostileTextStaysText(t *testing.T) {
 		},
 		invitationView{frame: bad, Token: hostile, Mode: modeSignedIn, InviterName: hostile, WorkspaceName: hostile, Email: hostile},
 		wrongAccountView{frame: bad, Token: hostile, SignedInAs: hostile, MaskedEmail: hostile},
-		mailboxView{frame: bad, To: hostile, Mails: []mailRow{{ID: hostile, To: hostile, Subject: hostile}}, Next: "javascript:alert(1)"},
-		mailView{frame: bad, ID: hostile, From: hostile, To: hostile, ReplyTo: hostile, Subject: hostile, Text: hostile, Links: []string{"javascript:alert(1)", hostile, "data:text/html,x"}},
-		opsLoginView{frame: bad, Error: hostile, Next: hostile},
+		mailboxView{frame: bad, To: hostile, Mails: []mailRow{{ID: hostile, To: hostile, Subject: hostile}}},
+		mailView{frame: bad, ID: hostile, From: hostile, To: hostile, Subject: hostile, Text: hostile, Links: []string{"javascript:alert(1)", hostile, "data:text/html,x"}},
+		opsLoginView{frame: bad, Error: hostile},
 		opsHomeView{frame: bad, Facts: []fact{{Name: hostile, Value: hostile}}},
 		homeView{frame: bad, Version: hostile},
 		docsView{
@@ -247,19 +247,18 @@ func TestInvitationForms(t *testing.T) {
 	t.Parallel()
 	p := testPages(t)
 	tests := map[string]struct {
-		mode   string
-		masked bool
-		want   string // the fields of the accept form, with autocomplete
+		mode string
+		want string // the fields of the accept form, with autocomplete
 	}{
-		"new account":   {mode: modeNewAccount, want: "_csrf= email=username full_name=name password=new-password"},
-		"log in":        {mode: modeLogIn, want: "_csrf= email=username password=current-password"},
-		"log in masked": {mode: modeLogIn, masked: true, want: "_csrf= password=current-password"},
-		"signed in":     {mode: modeSignedIn, want: "_csrf="},
+		"new account": {mode: modeNewAccount, want: "email=username full_name=name password=new-password"},
+		"log in":      {mode: modeLogIn, want: "email=username password=current-password"},
+		"signed in":   {mode: modeSignedIn, want: ""},
+		"known":       {mode: modeKnown, want: ""},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := renderTo(t, p, "es", sampleInvitation(func(v *invitationView) { v.Mode, v.Masked = test.mode, test.masked }))
+			d := renderTo(t, p, "es", sampleInvitation(func(v *invitationView) { v.Mode = test.mode }))
 			forms := d.all("form")
 			if len(forms) != 2 {
 				t.Fatalf("%d forms, want accept and decline", len(forms))

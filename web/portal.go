@@ -62,6 +62,7 @@ func (s *Server) openInvitation(c *fiber.Ctx) (o opened, tell view, err error) {
 	s.rememberLanguage(c)
 	token := c.Params("token")
 	dead := messageView{frame: s.frame(c, Brand{}), Kind: messageDeadLink, Token: token}
+	dead.Path = "/i/" + token
 	if o.ticket, err = s.Keys.Open(roster.PurposeInvitation, token); err != nil {
 		c.Status(fiber.StatusNotFound)
 		return o, dead, nil
@@ -135,8 +136,10 @@ func (o opened) mode() string {
 	switch {
 	case o.Account == nil:
 		return modeNewAccount
-	case o.signedIn != nil || !o.HasPassword:
-		return modeSignedIn // one button: who holds the link is as much as there is to know
+	case o.signedIn != nil:
+		return modeSignedIn
+	case !o.HasPassword:
+		return modeKnown
 	}
 	return modeLogIn
 }
@@ -193,9 +196,8 @@ func (s *Server) acceptInvitation(c *fiber.Ctx) (view, error) {
 		a.AccountID = o.Account.ID
 		err = s.Roster.CheckPassword(ctx, o.AppID, o.Account.ID, password)
 	case modeSignedIn:
-		if o.signedIn != nil {
-			a.AccountID = o.signedIn.ID
-		}
+		a.AccountID = o.signedIn.ID
+	case modeKnown: // who holds the link is as much as there is to know
 	}
 	var inv roster.Invitation
 	proved := false
@@ -284,7 +286,9 @@ func (s *Server) renewInvitation(c *fiber.Ctx) (view, error) {
 			return nil, err
 		}
 	}
-	return messageView{frame: s.frame(c, Brand{}), Kind: messageRenewalAsked}, nil
+	v := messageView{frame: s.frame(c, Brand{}), Kind: messageRenewalAsked}
+	v.Path = "/i/" + c.Params("token")
+	return v, nil
 }
 
 // POST /i/{token}/switch. Who calls: a person signed in as somebody else.

@@ -15,7 +15,7 @@ const sampleToken = "1.inv.AZrQkGdyc3-0h7uQ.Zm9vYmFyYmF6"
 func sampleFrame(path string) frame {
 	return frame{
 		Brand: Brand{Name: "Kindred Care", Color: "#0b6e8f", SupportEmail: "support@kindred.example"},
-		Path:  path, Nonce: sampleNonce, CSRF: "csrf-value",
+		Path:  path, Nonce: sampleNonce,
 	}
 }
 
@@ -71,10 +71,8 @@ func samples() map[string]view {
 		"invitation log in": sampleInvitation(func(v *invitationView) {
 			v.Mode, v.Errors, v.Note, v.CompanyName = modeLogIn, []formError{passwordWrong}, "", ""
 		}),
-		"invitation log in, masked": sampleInvitation(func(v *invitationView) {
-			v.Mode, v.Masked, v.Email = modeLogIn, true, "a•••@example.com"
-		}),
 		"invitation signed in": sampleInvitation(func(v *invitationView) { v.Mode, v.RecipientName = modeSignedIn, "" }),
+		"invitation known":     sampleInvitation(func(v *invitationView) { v.Mode = modeKnown }),
 		"invitation long words": sampleInvitation(func(v *invitationView) {
 			long := "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft"
 			v.WorkspaceName, v.InviterName, v.CompanyName, v.Note, v.Email = long, long, long, long, long+"@example.com"
@@ -120,19 +118,17 @@ func samples() map[string]view {
 				{ID: "2", To: "luis@example.es", Subject: "Marie Dupont le invita a Expediente de Luis", At: time.Date(2026, 11, 20, 16, 45, 0, 0, time.UTC)},
 				{ID: "1", To: "jo@example.fr", Subject: "", At: time.Date(2026, 11, 19, 8, 1, 0, 0, time.UTC)},
 			},
-			Next: "/dev/mailbox?after=1",
 		},
 		"mail": mailView{
 			frame: frame{Nonce: sampleNonce},
 			ID:    "3", From: "Kindred Care <invitations@kindred.example>", To: "ann.okafor@example.com",
-			ReplyTo: "support@kindred.example",
 			Subject: "Marie Dupont invites you to Family Okafor – Private",
 			At:      time.Date(2026, 11, 20, 16, 46, 0, 0, time.UTC),
 			Links:   []string{"http://localhost:8080/i/" + sampleToken, "mailto:support@kindred.example"},
 			Text:    "Hello Ann Okafor,\n\nMarie Dupont from Acme Therapy invites you to join this workspace.\n\nhttp://localhost:8080/i/" + sampleToken + "\n",
 		},
-		"ops log-in":        opsLoginView{frame: frame{Nonce: sampleNonce, CSRF: "csrf-value"}, Next: "/ops/jobs"},
-		"ops log-in failed": opsLoginView{frame: frame{Nonce: sampleNonce, CSRF: "csrf-value"}, Error: "This password is not right."},
+		"ops log-in":        opsLoginView{frame: frame{Nonce: sampleNonce}},
+		"ops log-in failed": opsLoginView{frame: frame{Nonce: sampleNonce}, Error: "This password is not right."},
 		"ops home": opsHomeView{frame: frame{Nonce: sampleNonce}, Facts: []fact{
 			{Name: "Version", Value: "v0.1.0"},
 			{Name: "Mail goes to", Value: "the dev mailbox", Bad: true},

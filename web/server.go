@@ -166,11 +166,10 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		return fmt.Errorf("serve HTTP: %w", err)
 	case <-ctx.Done():
 	}
-	err := s.app.ShutdownWithTimeout(stopTime)
-	s.intake.stop()
-	if err != nil {
-		return fmt.Errorf("stop HTTP server: %w", err)
+	if err := s.app.ShutdownWithTimeout(stopTime); err != nil {
+		return fmt.Errorf("stop HTTP server: %w", err) // requests are still at work, so the intake stays open
 	}
+	s.intake.stop()
 	return nil
 }
 
@@ -310,9 +309,15 @@ func nonce(c *fiber.Ctx) string {
 	return n
 }
 
+// pagePolicy is what a page may load and do: our own style sheet and the one
+// style element with this nonce, images, and forms back to us.
+func pagePolicy(nonce string) string {
+	return "default-src 'none'; style-src 'self' 'nonce-" + nonce + "'; img-src 'self' https: data:; " +
+		"form-action 'self'; frame-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+}
+
 func (s *Server) render(c *fiber.Ctx, v view) error {
-	c.Set(fiber.HeaderContentSecurityPolicy, "default-src 'none'; style-src 'self' 'nonce-"+nonce(c)+"'; img-src 'self' https: data:; "+
-		"form-action 'self'; frame-src 'self'; base-uri 'none'; frame-ancestors 'none'")
+	c.Set(fiber.HeaderContentSecurityPolicy, pagePolicy(nonce(c)))
 	c.Set(fiber.HeaderContentType, fiber.MIMETextHTMLCharsetUTF8)
 	if c.GetRespHeader(fiber.HeaderReferrerPolicy) == "" {
 		c.Set(fiber.HeaderReferrerPolicy, "same-origin")

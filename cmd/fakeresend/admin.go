@@ -217,7 +217,7 @@ func (s *server) adminSetConfig(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next := s.config
-	next.Rate += 0 // else decoding would write into the faults in use
+	next.Fail = nil // else decoding would write into the faults in use
 	if err := decodeStrict(body, &next); err != nil {
 		adminError(w, http.StatusBadRequest, err.Error())
 		return

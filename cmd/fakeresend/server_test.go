@@ -632,7 +632,7 @@ func TestWaitEnds(t *testing.T) {
 	p := start(t)
 	answers := make(chan string, 1)
 	wait := func() {
-		res, err := p.do("GET", "/_admin/mails?count=2&wait=5m", "")
+		res, err := p.do("GET", "/_admin/mails?count=2&wait=30s", "")
 		if err != nil {
 			t.Error(err)
 		}

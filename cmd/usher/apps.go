@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"text/tabwriter"
@@ -44,7 +45,7 @@ func parseID(what, typed string) (uuid.UUID, error) {
 }
 
 func appsCommand() *cobra.Command {
-	apps := &cobra.Command{Use: "apps", Short: "Create and list apps"}
+	apps := &cobra.Command{Use: "apps", Short: "Create and list apps", RunE: group}
 	var n roster.NewApp
 	var asJSON bool
 	create := &cobra.Command{
@@ -53,6 +54,9 @@ func appsCommand() *cobra.Command {
 		Example: "  usher apps create --name 'Harbour Portal' --time-zone Europe/Madrid --locale es",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if n.Name == "" {
+				return usageError{errors.New("--name is missing; it is what people know the app as")}
+			}
 			return withRoster(cmd, func(r *roster.Roster) error {
 				app, err := r.CreateApp(cmd.Context(), n)
 				if err != nil {
@@ -71,9 +75,6 @@ func appsCommand() *cobra.Command {
 	create.Flags().StringVar(&n.SupportEmail, "support", "", "address people can ask for help")
 	create.Flags().StringVar(&n.MailFrom, "from", "", "sender of its mail, like 'Harbour <hello@example.org>'; the domain must be verified with the provider")
 	create.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	if err := create.MarkFlagRequired("name"); err != nil {
-		panic(err) // the flag is defined above
-	}
 
 	list := &cobra.Command{
 		Use:   "list",
@@ -122,7 +123,7 @@ func (a appLine) write(w *tabwriter.Writer) {
 }
 
 func keysCommand() *cobra.Command {
-	keys := &cobra.Command{Use: "keys", Short: "Create, list and revoke API keys"}
+	keys := &cobra.Command{Use: "keys", Short: "Create, list and revoke API keys", RunE: group}
 	var app, name string
 	var asJSON bool
 	create := &cobra.Command{

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/agnivade/levenshtein"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/rs/zerolog"
 
 	"usher/internal/roster"
@@ -61,6 +62,11 @@ func readConfig() (config, error) {
 		LogLevel:      zerolog.InfoLevel,
 		LogFormat:     os.Getenv("LOG_FORMAT"),
 	}
+	if c.DatabaseURL != "" {
+		if _, err := pgxpool.ParseConfig(c.DatabaseURL); err != nil { // which leaves the password out
+			refuse("DATABASE_URL: %w; it is the PostgreSQL to use, like postgres://user:password@host/database", err)
+		}
+	}
 	if port := os.Getenv("PORT"); port != "" {
 		n, err := strconv.Atoi(port)
 		if err != nil || n < 0 || n > 65535 {
@@ -87,6 +93,12 @@ func readConfig() (config, error) {
 	}
 	if c.ResendAPIKey != "" && c.MailFrom == "" {
 		refuse("USHER_MAIL_FROM is missing; with RESEND_API_KEY it names the sender, like 'Usher <hello@example.org>'")
+	}
+	if c.ResendBaseURL != "" {
+		u, err := url.Parse(c.ResendBaseURL)
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+			refuse("RESEND_BASE_URL is %q; it is the address of the provider's API, like https://api.resend.com", c.ResendBaseURL)
+		}
 	}
 	switch dev := os.Getenv("USHER_DEV"); dev {
 	case "", "0", "false":

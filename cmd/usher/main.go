@@ -43,6 +43,8 @@ func run(ctx context.Context, args []string) int {
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs, // group answers them
+		RunE:          group,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
@@ -67,6 +69,21 @@ func run(ctx context.Context, args []string) int {
 		return exitUsage
 	}
 	return exitFailure
+}
+
+// group is what a command does that only holds others: it shows its help, and
+// refuses a word that is none of them.
+func group(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
+	}
+	var names []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	return usageError{fmt.Errorf("%s has no command %q; did you mean %q? See '%[1]s --help'", cmd.CommandPath(), args[0], nearest(args[0], names))}
 }
 
 // noArgs refuses arguments of commands that take none.

@@ -59,9 +59,19 @@ func newParts(c config, out io.Writer) (*parts, error) {
 
 func newLogger(c config, out io.Writer) zerolog.Logger {
 	if c.LogFormat == "text" {
-		out = zerolog.ConsoleWriter{Out: out, TimeFormat: time.TimeOnly}
+		out = zerolog.ConsoleWriter{Out: out, TimeFormat: time.TimeOnly, NoColor: !isTerminal(out)}
 	}
 	return zerolog.New(out).Level(c.LogLevel).With().Timestamp().Logger()
+}
+
+// isTerminal tells whether out shows colours; in a file they would be noise.
+func isTerminal(out io.Writer) bool {
+	file, ok := out.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // slog is the log for libraries that write theirs through log/slog. They tell

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -35,7 +37,7 @@ command did.`,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			// Ctrl-C reaches the command too; the server outlives it.
 			server, err := postgres.StartServer(cmd.Context(), postgres.ServerOptions{
-				Dir: dir, Volatile: volatile,
+				Dir: dir, Programs: programsDir, Volatile: volatile,
 				Progress: func(step string) { fmt.Fprintln(os.Stderr, step) },
 			})
 			if err != nil {
@@ -46,7 +48,20 @@ command did.`,
 			child := exec.Command(args[0], args[1:]...) //nolint:gosec // running what the caller says is the point
 			child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
 			child.Env = append(os.Environ(), "DATABASE_URL="+url, "USHER_TEST_DATABASE_URL="+url)
-			err = child.Run()
+			// What is sent to us alone is passed on: the command ends, then the server.
+			terminated := make(chan os.Signal, 1)
+			signal.Notify(terminated, syscall.SIGTERM)
+			if err := child.Start(); err != nil {
+				return fmt.Errorf("run %s: %w", args[0], err)
+			}
+			go func() {
+				for s := range terminated {
+					_ = child.Process.Signal(s) // it may have ended meanwhile
+				}
+			}()
+			err = child.Wait()
+			signal.Stop(terminated)
+			close(terminated)
 			var exited *exec.ExitError
 			if errors.As(err, &exited) {
 				return exitStatus(max(1, exited.ExitCode()))

@@ -23,6 +23,10 @@ import (
 // folder it was started in.
 const stateDir = ".usher"
 
+// programsDir is where PostgreSQL is put on machines that have none, once for
+// all private servers of the folder.
+const programsDir = stateDir + "/programs"
+
 func runCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "run",
@@ -69,6 +73,7 @@ func runAll(ctx context.Context, c config) (err error) {
 	if c.DatabaseURL == "" {
 		server, err := postgres.StartServer(ctx, postgres.ServerOptions{
 			Dir:      filepath.Join(stateDir, "postgres"),
+			Programs: programsDir,
 			Progress: func(step string) { fmt.Fprintln(os.Stderr, step) },
 		})
 		if err != nil {

@@ -29,11 +29,11 @@ type InvitationView struct {
 // of something gone, or replaced by a newer one.
 var errDeadLink = errorf(NotFound, "link_dead", "This link is not valid, or no longer.")
 
-// viewInvitation reads a view; lock is appended to the query.
+// viewInvitation reads a view; lock is appended to the query. An open
+// invitation to an archived workspace shows as revoked.
 func viewInvitation(ctx context.Context, tx pgx.Tx, id uuid.UUID, lock string) (v InvitationView, err error) {
-	var companyZone string
 	rows, err := tx.Query(ctx, `
-		SELECT `+invitationColumns+`, `+appColumns+`, inviter.full_name, company.name, company.time_zone, workspace.name
+		SELECT `+invitationColumns+`, `+appColumns+`, inviter.full_name, company.name, company.time_zone, workspace.name, workspace.state
 		FROM invitation
 		JOIN app ON app.id = invitation.app_id
 		JOIN account inviter ON inviter.id = invitation.inviter_id
@@ -46,7 +46,7 @@ func viewInvitation(ctx context.Context, tx pgx.Tx, id uuid.UUID, lock string) (
 	found, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[struct {
 		Invitation
 		App
-		InviterName, CompanyName, CompanyZone, WorkspaceName string
+		InviterName, CompanyName, CompanyZone, WorkspaceName, WorkspaceState string
 	}])
 	if errors.Is(err, pgx.ErrNoRows) {
 		return v, errDeadLink
@@ -58,7 +58,9 @@ func viewInvitation(ctx context.Context, tx pgx.Tx, id uuid.UUID, lock string) (
 		Invitation: found.Invitation, App: found.App,
 		InviterName: found.InviterName, CompanyName: found.CompanyName, WorkspaceName: found.WorkspaceName,
 	}
-	companyZone = found.CompanyZone
+	if v.State.Open() && found.WorkspaceState != workspaceActive {
+		v.State = Revoked // what it leads to is closed; it cannot be accepted
+	}
 
 	rows, err = tx.Query(ctx, `
 		SELECT `+accountColumns+`, password_hash <> '' FROM account
@@ -73,9 +75,9 @@ func viewInvitation(ctx context.Context, tx pgx.Tx, id uuid.UUID, lock string) (
 	switch {
 	case err == nil:
 		v.Account, v.HasPassword = &account.Account, account.HasPassword
-		v.Zone = zone(account.TimeZone, companyZone, v.App.TimeZone)
+		v.Zone = zone(account.TimeZone, found.CompanyZone, v.App.TimeZone)
 	case errors.Is(err, pgx.ErrNoRows):
-		v.Zone = zone(companyZone, v.App.TimeZone)
+		v.Zone = zone(found.CompanyZone, v.App.TimeZone)
 	default:
 		return v, fmt.Errorf("read invited account: %w", err)
 	}
