@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -91,7 +92,7 @@ func describeOperation(doc *huma.OpenAPI, op *huma.Operation, o Options) docsOpe
 // curl is the operation as a line to paste.
 func curl(op *huma.Operation, o Options, body string) string {
 	line := "curl"
-	if op.Method != "GET" {
+	if op.Method != http.MethodGet {
 		line += " -X " + op.Method
 	}
 	line += " " + o.URL.String() + op.Path + " \\\n  -H 'Authorization: Bearer $USHER_KEY'"

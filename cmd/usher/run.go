@@ -51,7 +51,7 @@ func runAll(ctx context.Context, c config) (err error) {
 	if err != nil {
 		return err
 	}
-	defer listener.Close() //nolint:errcheck // the server closes it; here it is for the ways out before
+	defer listener.Close()
 	if c.URL == nil {
 		port := listener.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // listen makes TCP listeners
 		c.URL = &url.URL{Scheme: "http", Host: fmt.Sprintf("localhost:%d", port)}

@@ -153,7 +153,7 @@ func CheckSchema(ctx context.Context, pool *pgxpool.Pool) error {
 		have = max(have, m.Version)
 	}
 	if have != riverVersion {
-		return fmt.Errorf("River's schema is at version %d, this program needs %d: run 'usher migrate' of this release first", have, riverVersion)
+		return fmt.Errorf("the schema of River is at version %d, this program needs %d: run 'usher migrate' of this release first", have, riverVersion)
 	}
 	return nil
 }

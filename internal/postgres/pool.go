@@ -36,7 +36,7 @@ func Open(ctx context.Context, url string, size int) (*pgxpool.Pool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read DATABASE_URL: %w", err)
 	}
-	config.MaxConns = int32(min(size, 1000)) //nolint:gosec // bounded by min
+	config.MaxConns = int32(min(size, 1000))
 	config.ConnConfig.ConnectTimeout = connectTimeout
 	config.ConnConfig.RuntimeParams["application_name"] = "usher"
 	config.ConnConfig.RuntimeParams["timezone"] = "UTC"
@@ -61,8 +61,9 @@ func InTx(ctx context.Context, db DB, fn func(tx pgx.Tx) error) error {
 	}
 	defer func() {
 		// After a commit this does nothing; after a failure the rollback must
-		// reach the server even though ctx may be over.
-		_ = tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is left to undo, or the connection is gone
+		// reach the server even though ctx may be over. If it cannot, the
+		// server undoes the transaction with the connection.
+		_ = tx.Rollback(context.WithoutCancel(ctx))
 	}()
 	if err := fn(tx); err != nil {
 		return err

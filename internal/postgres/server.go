@@ -77,7 +77,7 @@ type Server struct {
 	lock   *os.File
 
 	process *os.Process
-	exited  <-chan error // closed once the postmaster is gone
+	exited  <-chan error // gets how the postmaster ended, and is closed then
 
 	stop    sync.Once
 	stopErr error
@@ -300,8 +300,7 @@ func runTied(ctx context.Context, cmd *exec.Cmd) ([]byte, error) {
 	select {
 	case err = <-ended:
 	case <-ctx.Done():
-		err = errors.Join(ctx.Err(), cmd.Process.Kill())
-		<-ended
+		err = errors.Join(ctx.Err(), cmd.Process.Kill(), <-ended)
 	}
 	return out.Bytes(), err
 }
@@ -355,7 +354,7 @@ func (s *Server) ready(ctx context.Context) error {
 			return conn.Close(ctx)
 		}
 		select {
-		case <-s.exited:
+		case <-s.exited: //nolint:errcheck // how it ended is in its log
 			return fmt.Errorf("start private PostgreSQL: it stopped at once; its log %s ends with:\n%s", s.logFile(), s.logTail())
 		case <-ctx.Done():
 			return fmt.Errorf("start private PostgreSQL: %w; last attempt: %w; its log %s ends with:\n%s", ctx.Err(), err, s.logFile(), s.logTail())
@@ -374,7 +373,7 @@ func (s *Server) shutdown() error {
 			return fmt.Errorf("stop private PostgreSQL: %w", err)
 		}
 		select {
-		case <-s.exited:
+		case <-s.exited: //nolint:errcheck // how it ended is in its log
 			return nil
 		case <-time.After(try.timeout):
 		}

@@ -66,7 +66,7 @@ func (o ServerOptions) fetchDebian(ctx context.Context, apt string, major int) (
 		return fmt.Errorf("fetch PostgreSQL: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
-	a, err := newAptDir(work, apt)
+	a, err := newAptDir(work)
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ type aptDir struct{ dir string }
 
 // newAptDir makes dir with a configuration that sends all of apt's writing
 // there and leaves out what the system does after an update.
-func newAptDir(dir, apt string) (aptDir, error) {
+func newAptDir(dir string) (aptDir, error) {
 	a := aptDir{dir}
 	for _, sub := range []string{"lists/partial", "cache/archives/partial", "debs", "root"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {

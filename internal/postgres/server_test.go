@@ -156,12 +156,14 @@ func wantWord(t *testing.T, s *Server) {
 // eventually waits until done says so.
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	look, deadline := time.NewTicker(5*time.Millisecond), time.After(30*time.Second)
+	defer look.Stop()
 	for !done() {
-		if time.Now().After(deadline) {
+		select {
+		case <-look.C:
+		case <-deadline:
 			t.Fatal("waited in vain: " + what)
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 

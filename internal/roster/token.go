@@ -85,7 +85,7 @@ func (k *Keyring) Token(purpose Purpose, t Ticket) string {
 	raw := make([]byte, 0, tokenSize)
 	raw = append(raw, k.keys[0].id[:]...)
 	raw = append(raw, t.ID[:]...)
-	raw = binary.BigEndian.AppendUint32(raw, uint32(t.Version)) //nolint:gosec // versions count from 1 and are bounded
+	raw = binary.BigEndian.AppendUint32(raw, uint32(t.Version))
 	raw = append(raw, k.keys[0].mac(purpose, raw)...)
 	return base64.RawURLEncoding.EncodeToString(raw)
 }
