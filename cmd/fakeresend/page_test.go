@@ -1,13 +1,14 @@
 package main
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 
 	"golang.org/x/net/html"
 )
 
-// text returns what a reader sees of a page, and its elements by tag.
+// parsePage returns the text of a page, and its elements by tag.
 func parsePage(t *testing.T, page string) (text string, elements map[string][]*html.Node) {
 	t.Helper()
 	root, err := html.Parse(strings.NewReader(page))
@@ -16,10 +17,10 @@ func parsePage(t *testing.T, page string) (text string, elements map[string][]*h
 	}
 	elements = map[string][]*html.Node{}
 	for n := range root.Descendants() {
-		switch n.Type {
-		case html.TextNode:
+		if n.Type == html.TextNode {
 			text += n.Data
-		case html.ElementNode:
+		}
+		if n.Type == html.ElementNode {
 			elements[n.Data] = append(elements[n.Data], n)
 		}
 	}
@@ -80,7 +81,7 @@ func TestPages(t *testing.T) {
 		t.Errorf("links stay in the frame: %s", frame.body)
 	}
 	for _, path := range []string{"/mails/x", "/mails/x/html"} {
-		if res := p.must("GET", path, ""); res.StatusCode != 404 {
+		if res := p.must("GET", path, ""); res.StatusCode != http.StatusNotFound {
 			t.Errorf("%s: %s", path, res.Status)
 		}
 	}

@@ -60,12 +60,12 @@ type server struct {
 
 // counters are figures since the start of the process or the last reset.
 type counters struct {
-	Requests         int `json:"requests"`            // API requests, whatever the answer
-	MaxInAnySecond   int `json:"max_in_any_second"`   // most requests in any one second
-	Rejected429      int `json:"rejected_429"`        // refused by the rate limit
-	Replayed         int `json:"replayed"`            // answered from an idempotency key
-	ConflictingKeys  int `json:"conflicting_keys"`    // refused as invalid_idempotent_request
-	ConcurrentClaims int `json:"concurrent_requests"` // refused as concurrent_idempotent_requests
+	Requests           int `json:"requests"`            // API requests, whatever the answer
+	MaxInAnySecond     int `json:"max_in_any_second"`   // most requests in any one second
+	Rejected429        int `json:"rejected_429"`        // refused by the rate limit
+	Replayed           int `json:"replayed"`            // answered from an idempotency key
+	ConflictingKeys    int `json:"conflicting_keys"`    // refused as invalid_idempotent_request
+	ConcurrentRequests int `json:"concurrent_requests"` // refused as concurrent_idempotent_requests
 }
 
 // newServer returns a server with what the journal file holds, if one is named.
@@ -384,7 +384,7 @@ func (s *server) claimKey(key scopedKey, body []byte) (*remembered, *reply, *api
 	case refusal == errInvalidIdempotentRequest:
 		s.count.ConflictingKeys++
 	case refusal == errConcurrentIdempotentRequests:
-		s.count.ConcurrentClaims++
+		s.count.ConcurrentRequests++
 	case claim.reply != nil:
 		s.count.Replayed++
 		return nil, claim.reply, nil

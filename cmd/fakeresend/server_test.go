@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/resend/resend-go/v2"
+	"github.com/resend/resend-go/v2" //nolint:depguard // the official client is the judge of the stand-in
 )
 
 const testKey = "re_test_server"
@@ -79,7 +79,7 @@ func (p *provider) must(method, path, body string, headers ...string) response {
 // admin posts to the admin and wants 200.
 func (p *provider) admin(path, body string) {
 	p.t.Helper()
-	if res := p.must("POST", "/_admin/"+path, body); res.StatusCode != 200 {
+	if res := p.must("POST", "/_admin/"+path, body); res.StatusCode != http.StatusOK {
 		p.t.Fatalf("%s: %s %s", path, res.Status, res.body)
 	}
 }
@@ -205,7 +205,7 @@ func TestPipelineAnswers(t *testing.T) {
 				t.Fatalf("%s %s: %.300s; want %d", res.Status, res.Header.Get("Content-Type"), res.body, tt.status)
 			}
 			accepted := p.ledger().Counters.Accepted
-			if tt.status == 200 {
+			if tt.status == http.StatusOK {
 				if accepted == 0 {
 					t.Error("answered 200 and accepted nothing")
 				}
@@ -234,7 +234,7 @@ func TestNoUserAgent(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	res := p.must("POST", "/emails", good, "User-Agent", "", "Authorization", "")
-	if res.StatusCode != 403 || res.body != "error code: 1010" {
+	if res.StatusCode != http.StatusForbidden || res.body != "error code: 1010" {
 		t.Errorf("%s %s", res.Status, res.body)
 	}
 }
@@ -242,7 +242,7 @@ func TestNoUserAgent(t *testing.T) {
 func TestChunkedBody(t *testing.T) {
 	t.Parallel()
 	p := start(t)
-	req, err := http.NewRequestWithContext(t.Context(), "POST", p.url+"/emails", io.MultiReader(strings.NewReader(good[:9]), strings.NewReader(good[9:])))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.url+"/emails", io.MultiReader(strings.NewReader(good[:9]), strings.NewReader(good[9:])))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +252,7 @@ func TestChunkedBody(t *testing.T) {
 		t.Fatal(err)
 	}
 	res.Body.Close()
-	if req.ContentLength != 0 || res.StatusCode != 200 {
+	if req.ContentLength != 0 || res.StatusCode != http.StatusOK {
 		t.Errorf("length %d: %s", req.ContentLength, res.Status)
 	}
 }
@@ -324,27 +324,27 @@ func TestIdempotency(t *testing.T) {
 	send := func(path, key, body string) response { return p.must("POST", path, body, "Idempotency-Key", key) }
 
 	first := send("/emails", "k1", good)
-	if again := send("/emails", "k1", good); again.StatusCode != 200 || again.body != first.body {
+	if again := send("/emails", "k1", good); again.StatusCode != http.StatusOK || again.body != first.body {
 		t.Errorf("replay: %s %s; want %s", again.Status, again.body, first.body)
 	}
-	if res := send("/emails", "k1", good+" "); res.StatusCode != 409 || !strings.Contains(res.body, `"invalid_idempotent_request"`) {
+	if res := send("/emails", "k1", good+" "); res.StatusCode != http.StatusConflict || !strings.Contains(res.body, `"invalid_idempotent_request"`) {
 		t.Errorf("other payload: %s %s", res.Status, res.body)
 	}
-	if res := send("/emails", "k2", good); res.StatusCode != 200 || res.body == first.body {
+	if res := send("/emails", "k2", good); res.StatusCode != http.StatusOK || res.body == first.body {
 		t.Errorf("other key: %s %s", res.Status, res.body)
 	}
-	if res := send("/emails/batch", "k1", "["+good+"]"); res.StatusCode != 200 {
+	if res := send("/emails/batch", "k1", "["+good+"]"); res.StatusCode != http.StatusOK {
 		t.Errorf("same key on batch: %s %s", res.Status, res.body)
 	}
-	if res := send("/emails", "k3", with("to", "")); res.StatusCode != 422 {
+	if res := send("/emails", "k3", with("to", "")); res.StatusCode != http.StatusUnprocessableEntity {
 		t.Errorf("bad mail: %s", res.Status)
 	}
-	if res := send("/emails", "k3", good); res.StatusCode != 200 {
+	if res := send("/emails", "k3", good); res.StatusCode != http.StatusOK {
 		t.Errorf("mended mail with the same key: %s %s", res.Status, res.body)
 	}
 	p.admin("config", `{"idempotency":"canonical"}`)
 	send("/emails", "k4", `{"from":"a@b.dev","to":"c@d.dev","subject":"s","text":"t"}`)
-	if res := send("/emails", "k4", `{ "to":"c@d.dev", "from":"a@b.dev", "subject":"s","text":"t"}`); res.StatusCode != 200 {
+	if res := send("/emails", "k4", `{ "to":"c@d.dev", "from":"a@b.dev", "subject":"s","text":"t"}`); res.StatusCode != http.StatusOK {
 		t.Errorf("same payload spelt differently: %s %s", res.Status, res.body)
 	}
 	p.admin("config", `{"idempotency":"bytes"}`)
@@ -354,7 +354,7 @@ func TestIdempotency(t *testing.T) {
 		t.Errorf("after 23 h 59 min: %s %s", again.Status, again.body)
 	}
 	p.admin("clock", `{"advance":"1m"}`)
-	if res := send("/emails", "k1", good); res.StatusCode != 200 || res.body == first.body {
+	if res := send("/emails", "k1", good); res.StatusCode != http.StatusOK || res.body == first.body {
 		t.Errorf("after 24 h: %s %s; want a new mail", res.Status, res.body)
 	}
 	c := p.ledger().Counters
@@ -377,9 +377,9 @@ func TestConcurrentKeys(t *testing.T) {
 			switch {
 			case err != nil:
 				t.Error(err)
-			case res.StatusCode == 200:
+			case res.StatusCode == http.StatusOK:
 				ids.Store(res.body, i)
-			case res.StatusCode == 409 && strings.Contains(res.body, `"concurrent_idempotent_requests"`):
+			case res.StatusCode == http.StatusConflict && strings.Contains(res.body, `"concurrent_idempotent_requests"`):
 				conflicts.Store(i, true)
 			default:
 				t.Errorf("%s %s", res.Status, res.body)
@@ -407,7 +407,7 @@ func TestAcceptedBeforeAnswered(t *testing.T) {
 	p.admin("config", `{"latency_ms":[500,500]}`)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, "POST", p.url+"/emails", strings.NewReader(good))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url+"/emails", strings.NewReader(good))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -432,11 +432,11 @@ func TestAcceptedBeforeAnswered(t *testing.T) {
 	// Until the stand-in is through with the first request, its key is in
 	// flight; then the fault keeps the replay from telling.
 	p.admin("config", `{"latency_ms":[0,0],"fail":[{"when":"after","status":503}]}`)
-	status := 409
-	for deadline := time.Now().Add(30 * time.Second); status == 409 && time.Now().Before(deadline); {
+	status := http.StatusConflict
+	for deadline := time.Now().Add(30 * time.Second); status == http.StatusConflict && time.Now().Before(deadline); {
 		status = p.must("POST", "/emails", good, "Idempotency-Key", "k").StatusCode
 	}
-	if c := p.ledger().Counters; status != 503 || c.Accepted != 1 || c.Answered != 0 {
+	if c := p.ledger().Counters; status != http.StatusServiceUnavailable || c.Accepted != 1 || c.Answered != 0 {
 		t.Errorf("status %d, counters = %+v", status, c)
 	}
 	if res := p.must("POST", "/emails", good, "Idempotency-Key", "k"); !strings.Contains(res.body, mails[0].ID) {
@@ -470,9 +470,9 @@ func TestRateLimit(t *testing.T) {
 				}
 				mu.Lock()
 				switch res.StatusCode {
-				case 200:
+				case http.StatusOK:
 					accepted++
-				case 429:
+				case http.StatusTooManyRequests:
 					refused++
 					if h.Get("retry-after") != "1" || h.Get("ratelimit-remaining") != "0" || !strings.Contains(res.body, `"name":"rate_limit_exceeded"`) {
 						t.Errorf("429: %v %s", h, res.body)
@@ -536,14 +536,14 @@ func TestFaults(t *testing.T) {
 		{"match":{"to":"ann@b.dev"},"drop":true,"when":"after"},
 		{"match":{"to":"bob@b.dev"},"status":429,"headers":{"retry-after":"7"}}]}`)
 	for range 2 {
-		if res := p.must("POST", "/emails", good, key...); res.StatusCode != 502 || res.body != "<html>bad gateway</html>" || res.Header.Get("Content-Type") != "text/html" {
+		if res := p.must("POST", "/emails", good, key...); res.StatusCode != http.StatusBadGateway || res.body != "<html>bad gateway</html>" || res.Header.Get("Content-Type") != "text/html" {
 			t.Fatalf("before: %s %s", res.Status, res.body)
 		}
 	}
 	if n := p.ledger().Counters.Accepted; n != 0 {
 		t.Fatalf("%d accepted behind a fault before acceptance", n)
 	}
-	if res := p.must("POST", "/emails", good, key...); res.StatusCode != 500 || !strings.Contains(res.body, `"name":"internal_server_error"`) {
+	if res := p.must("POST", "/emails", good, key...); res.StatusCode != http.StatusInternalServerError || !strings.Contains(res.body, `"name":"internal_server_error"`) {
 		t.Fatalf("after: %s %s", res.Status, res.body)
 	}
 	if res, err := p.do("POST", "/emails", good, key...); err == nil {
@@ -552,14 +552,14 @@ func TestFaults(t *testing.T) {
 	if l := p.ledger(); l.Counters.Accepted != 1 || l.Counters.Answered != 0 || len(l.Faults) != 4 || l.Faults[2].EmailIDs[0] != l.Messages[0].EmailIDs[0] {
 		t.Errorf("ledger = %+v", l)
 	}
-	if res := p.must("POST", "/emails", good, key...); res.StatusCode != 200 {
+	if res := p.must("POST", "/emails", good, key...); res.StatusCode != http.StatusOK {
 		t.Errorf("when the faults are used up: %s %s", res.Status, res.body)
 	}
 	bob := "[" + good + "," + with("to", `"Bob <BOB@b.dev>"`) + "]"
-	if res := p.must("POST", "/emails/batch", bob); res.StatusCode != 429 || res.Header.Get("retry-after") != "7" || !strings.Contains(res.body, "rate_limit_exceeded") {
+	if res := p.must("POST", "/emails/batch", bob); res.StatusCode != http.StatusTooManyRequests || res.Header.Get("retry-after") != "7" || !strings.Contains(res.body, "rate_limit_exceeded") {
 		t.Errorf("batch: %s %s", res.Status, res.body)
 	}
-	if res := p.must("POST", "/emails/batch", bob); res.StatusCode != 200 {
+	if res := p.must("POST", "/emails/batch", bob); res.StatusCode != http.StatusOK {
 		t.Errorf("batch, faults used up: %s %s", res.Status, res.body)
 	}
 	if cfg := decode[config](t, p.must("GET", "/_admin/config", "").body); len(cfg.Fail) != 0 {
@@ -670,7 +670,7 @@ func TestReset(t *testing.T) {
 	p.admin("clock", `{"advance":"5h"}`)
 	p.admin("reset", "")
 	res := p.must("POST", "/emails", good, "Idempotency-Key", "k")
-	if res.StatusCode != 200 || res.body == first.body || res.Header.Get("ratelimit-limit") != "" {
+	if res.StatusCode != http.StatusOK || res.body == first.body || res.Header.Get("ratelimit-limit") != "" {
 		t.Errorf("%s %s", res.Status, res.body)
 	}
 	l := p.ledger()
@@ -704,7 +704,7 @@ func TestAdminRefuses(t *testing.T) {
 		{"config", `{`},
 	} {
 		before := p.must("GET", "/_admin/config", "").body
-		if res := p.must("POST", "/_admin/"+tt.path, tt.body); res.StatusCode != 400 || !strings.Contains(res.body, `"error"`) {
+		if res := p.must("POST", "/_admin/"+tt.path, tt.body); res.StatusCode != http.StatusBadRequest || !strings.Contains(res.body, `"error"`) {
 			t.Errorf("%s %s: %s %s", tt.path, tt.body, res.Status, res.body)
 		}
 		if after := p.must("GET", "/_admin/config", "").body; after != before {
@@ -712,11 +712,11 @@ func TestAdminRefuses(t *testing.T) {
 		}
 	}
 	for _, query := range []string{"count=x", "wait=x", "wait=6m"} {
-		if res := p.must("GET", "/_admin/mails?"+query, ""); res.StatusCode != 400 {
+		if res := p.must("GET", "/_admin/mails?"+query, ""); res.StatusCode != http.StatusBadRequest {
 			t.Errorf("%s: %s", query, res.Status)
 		}
 	}
-	if res := p.must("POST", "/_admin/reset", "", "Sec-Fetch-Site", "cross-site"); res.StatusCode != 403 {
+	if res := p.must("POST", "/_admin/reset", "", "Sec-Fetch-Site", "cross-site"); res.StatusCode != http.StatusForbidden {
 		t.Errorf("from another site's page: %s", res.Status)
 	}
 }
@@ -728,7 +728,7 @@ func TestAdminIsLocal(t *testing.T) {
 		t.Fatal(err)
 	}
 	for remote, want := range map[string]int{"192.0.2.7:1000": 403, "127.0.0.1:1000": 200, "[::1]:1000": 200} {
-		r := httptest.NewRequest("GET", "/_admin/ledger", nil)
+		r := httptest.NewRequest(http.MethodGet, "/_admin/ledger", nil)
 		r.RemoteAddr = remote
 		w := httptest.NewRecorder()
 		s.handler().ServeHTTP(w, r)
