@@ -80,3 +80,10 @@ func Violates(err error, constraint string) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) && pgErr.ConstraintName == constraint
 }
+
+// Deadlocked tells whether err is a transaction's that the server ended because
+// it and another waited for each other. It can be tried again.
+func Deadlocked(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && pgErr.Code == "40P01" // deadlock_detected
+}

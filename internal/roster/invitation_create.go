@@ -18,7 +18,7 @@ import (
 )
 
 // createTries bounds how often a batch starts anew because another process
-// invited the same people at the same moment. Each round sees what won.
+// used its idempotency keys for other requests at the same moment.
 const createTries = 5
 
 // NewInvitation asks for one invitation.
@@ -57,20 +57,12 @@ type CreateOutcome struct {
 // same idempotency key are taken in their order. An error means that nothing
 // at all was done.
 func (r *Roster) CreateInvitations(ctx context.Context, rows []NewInvitation) ([]CreateOutcome, error) {
-	b := &createBatch{rows: rows, out: make([]CreateOutcome, len(rows)), now: r.now()}
+	b := &createBatch{rows: rows, now: r.now()}
 	b.check()
 	var err error
 	for range createTries {
-		err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-			if err := b.read(ctx, tx); err != nil {
-				return err
-			}
-			if err := b.settle(); err != nil {
-				return err
-			}
-			return b.write(ctx, tx, r)
-		})
-		if !errors.Is(err, errOvertaken) {
+		err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error { return b.run(ctx, tx, r) })
+		if !errors.Is(err, errOvertaken) && !postgres.Deadlocked(err) {
 			break
 		}
 	}
@@ -80,8 +72,8 @@ func (r *Roster) CreateInvitations(ctx context.Context, rows []NewInvitation) ([
 	return b.out, nil
 }
 
-// errOvertaken ends a round in which another transaction took an address or an
-// idempotency key between our reading and our writing.
+// errOvertaken ends a try in which another transaction took an idempotency key
+// between our reading and our writing.
 var errOvertaken = errors.New("overtaken by another transaction")
 
 // createBatch carries one call of CreateInvitations through its steps.
@@ -91,14 +83,44 @@ type createBatch struct {
 	refused []error // by check, before any reading
 	now     time.Time
 
-	// What a round read, by row.
+	// What one try read and decided, by row.
 	remembered []stored
 	facts      []createFacts
 
-	// What a round writes.
-	stale       []uuid.UUID // open ones whose time is over, in the way of new ones
-	invitations []Invitation
-	keys        []int // rows whose answer is remembered
+	stale   []uuid.UUID // open ones whose time is over, in the way of new ones
+	created []int       // rows that become an invitation
+	keys    []int       // rows whose answer is to be remembered
+}
+
+// run is one try. A row whose address another transaction invites at the same
+// moment waits for that one's end and is then looked at again, by itself: only
+// such rows cost a further round, however many others are in the batch.
+func (b *createBatch) run(ctx context.Context, tx pgx.Tx, r *Roster) error {
+	n := len(b.rows)
+	b.out, b.remembered, b.facts = make([]CreateOutcome, n), make([]stored, n), make([]createFacts, n)
+	b.created, b.keys = nil, nil
+	todo := make([]int, n)
+	for i := range todo {
+		todo[i] = i
+	}
+	for len(todo) > 0 {
+		if err := b.read(ctx, tx, todo); err != nil {
+			return err
+		}
+		fresh, err := b.settle(todo)
+		if err != nil {
+			return err
+		}
+		if len(b.stale) > 0 {
+			if _, err := r.expire(ctx, tx, b.now, `id = ANY($2)`, b.stale); err != nil {
+				return err
+			}
+		}
+		if todo, err = b.insert(ctx, tx, fresh); err != nil {
+			return err
+		}
+	}
+	return b.record(ctx, tx, r)
 }
 
 // stored is a remembered answer, if there is one.
@@ -139,16 +161,17 @@ func (row *NewInvitation) clean() (err error) {
 	return err
 }
 
-// read fetches, in one round trip for all rows, the remembered answers and the
-// facts that decide.
-func (b *createBatch) read(ctx context.Context, tx pgx.Tx) error {
-	n := len(b.rows)
-	b.remembered, b.facts = make([]stored, n), make([]createFacts, n)
+// read fetches, in one round trip for all of todo, the remembered answers and
+// the facts that decide.
+func (b *createBatch) read(ctx context.Context, tx pgx.Tx, todo []int) error {
+	n := len(todo)
 	var (
 		apps, workspaces, actors = make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n)
 		emails, routes, keys     = make([]string, n), make([]string, n), make([]string, n)
 	)
-	for i, row := range b.rows {
+	for i, at := range todo {
+		row := b.rows[at]
+		b.remembered[at], b.facts[at] = stored{}, createFacts{}
 		apps[i], workspaces[i], actors[i] = row.AppID, row.WorkspaceID, row.ActorID
 		emails[i], routes[i], keys[i] = row.address.Key, row.Key.Route, row.Key.Key
 	}
@@ -162,7 +185,7 @@ func (b *createBatch) read(ctx context.Context, tx pgx.Tx) error {
 		var n int
 		var s stored
 		_, err := pgx.ForEachRow(rows, []any{&n, &s.hash, &s.answer}, func() error {
-			b.remembered[n-1] = stored{bytes.Clone(s.hash), bytes.Clone(s.answer)}
+			b.remembered[todo[n-1]] = stored{bytes.Clone(s.hash), bytes.Clone(s.answer)}
 			return nil
 		})
 		return err
@@ -182,7 +205,7 @@ func (b *createBatch) read(ctx context.Context, tx pgx.Tx) error {
 		var n int
 		var f createFacts
 		_, err := pgx.ForEachRow(rows, []any{&n, &f.workspaceState, &f.actorStatus, &f.mayInvite, &f.memberID}, func() error {
-			b.facts[n-1] = f
+			b.facts[todo[n-1]] = f
 			return nil
 		})
 		return err
@@ -190,15 +213,15 @@ func (b *createBatch) read(ctx context.Context, tx pgx.Tx) error {
 	batch.Queue(`
 		SELECT q.n, `+invitationColumns+`
 		FROM unnest($1::uuid[], $2::uuid[], $3::text[]) WITH ORDINALITY AS q (app_id, workspace_id, email_key, n)
-		JOIN invitation ON invitation.app_id = q.app_id AND invitation.workspace_id = q.workspace_id
-			AND invitation.email_key = q.email_key AND `+isOpen,
+		JOIN invitation ON invitation.workspace_id = q.workspace_id AND invitation.email_key = q.email_key AND `+isOpen+`
+			AND invitation.app_id IS NOT DISTINCT FROM q.app_id`, // not "=": only invitation_open shall serve this
 		apps, workspaces, emails).Query(func(rows pgx.Rows) error {
 		found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
 			N int
 			Invitation
 		}])
 		for _, f := range found {
-			b.facts[f.N-1].open = &f.Invitation
+			b.facts[todo[f.N-1]].open = &f.Invitation
 		}
 		return err
 	})
@@ -208,69 +231,96 @@ func (b *createBatch) read(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// settle gives every row its answer and notes what has to be written.
-func (b *createBatch) settle() error {
-	b.stale, b.invitations, b.keys = nil, nil, nil
-	type openKey struct {
-		workspace uuid.UUID
-		email     string
+// openKey is what at most one open invitation has.
+type openKey struct {
+	workspace uuid.UUID
+	email     string
+}
+
+// requestKey is what at most one remembered answer has.
+type requestKey struct {
+	app        uuid.UUID
+	route, key string
+}
+
+// settle gives the rows of todo their answers. It returns those that become an
+// invitation, unless another transaction is faster.
+func (b *createBatch) settle(todo []int) (fresh []int, err error) {
+	b.stale = nil
+	earlier := map[openKey]Invitation{} // created by earlier rows of this batch
+	for _, at := range b.created {
+		inv := b.out[at].Invitation
+		earlier[openKey{inv.WorkspaceID, inv.EmailKey}] = inv
 	}
-	type requestKey struct {
-		app        uuid.UUID
-		route, key string
+	answered := map[requestKey]int{} // by earlier rows of this batch
+	for _, at := range b.keys {
+		answered[b.rows[at].requestKey()] = at
 	}
-	created := map[openKey]Invitation{} // by earlier rows of this batch
-	answered := map[requestKey]int{}    // likewise
-	for i, row := range b.rows {
+	for _, at := range todo {
+		row, f := b.rows[at], b.facts[at]
+		b.out[at] = CreateOutcome{}
 		if row.Key.Key != "" {
-			k := requestKey{row.AppID, row.Key.Route, row.Key.Key}
-			if first, ok := answered[k]; ok {
-				b.out[i] = b.out[first]
+			if first, ok := answered[row.requestKey()]; ok {
+				b.out[at] = b.out[first]
 				if !bytes.Equal(row.Key.Hash, b.rows[first].Key.Hash) {
-					b.out[i] = CreateOutcome{Err: errReusedKey}
+					b.out[at] = CreateOutcome{Err: errReusedKey}
 				}
 				continue
 			}
-			answered[k] = i
-			if s := b.remembered[i]; s.answer != nil {
-				a, err := recall[Created](row.Key, s.hash, s.answer)
-				var refusal *Error
-				if err != nil && !errors.As(err, &refusal) {
-					return err
-				}
-				b.out[i].Created, b.out[i].Err = a.Result, err
-				if err == nil && a.Err != nil {
-					b.out[i].Err = a.Err
+			if s := b.remembered[at]; s.answer != nil {
+				if b.out[at], err = recallCreated(row.Key, s); err != nil {
+					return nil, err
 				}
 				continue
 			}
-			b.keys = append(b.keys, i)
+			answered[row.requestKey()] = at
+			b.keys = append(b.keys, at)
 		}
-		b.out[i] = CreateOutcome{}
-		f := b.facts[i]
 		k := openKey{row.WorkspaceID, row.address.Key}
-		if earlier, ok := created[k]; ok {
-			f.open = &earlier
+		if inv, ok := earlier[k]; ok {
+			f.open = &inv
 		}
 		overdue := f.open != nil && !f.open.ExpiresAt.After(b.now)
-		switch err := row.refuse(b.refused[i], f); {
+		switch err := row.refuse(b.refused[at], f); {
 		case err != nil:
-			b.out[i].Err = err
+			b.out[at].Err = err
 		case f.memberID != nil:
-			b.out[i].Created = Created{AlreadyMember: true, AccountID: f.memberID}
+			b.out[at].Created = Created{AlreadyMember: true, AccountID: f.memberID}
 		case f.open != nil && !overdue:
-			b.out[i].Created = Created{Invitation: *f.open, Duplicate: true}
+			b.out[at].Created = Created{Invitation: *f.open, Duplicate: true}
 		default:
 			if overdue { // the sweep has not been there yet
 				b.stale = append(b.stale, f.open.ID)
 			}
 			inv := row.invitation(b.now)
-			created[k] = inv
-			b.invitations = append(b.invitations, inv)
-			b.out[i].Created = Created{Invitation: inv}
+			earlier[k] = inv
+			b.out[at].Created = Created{Invitation: inv}
+			fresh = append(fresh, at)
 		}
 	}
-	return nil
+	return fresh, nil
+}
+
+func (row NewInvitation) requestKey() requestKey {
+	return requestKey{row.AppID, row.Key.Route, row.Key.Key}
+}
+
+// recallCreated is the outcome that was remembered under a row's key, or the
+// refusal of another request under it.
+func recallCreated(key IdempotencyKey, s stored) (out CreateOutcome, err error) {
+	a, err := recall[Created](key, s.hash, s.answer)
+	var refusal *Error
+	switch {
+	case errors.As(err, &refusal):
+		return CreateOutcome{Err: refusal}, nil
+	case err != nil:
+		return out, err
+	}
+	out.Created = a.Result
+	if a.Err != nil {
+		out.Err = a.Err
+	}
+	return out, nil
 }
 
 // refuse says why the row cannot become an invitation, if so. What is wrong
@@ -312,60 +362,36 @@ func (inv *Invitation) mailAgain(now time.Time) {
 	inv.QueuedAt = &now
 }
 
-// write stores what settle decided: one statement per table, whatever the
-// number of rows.
-func (b *createBatch) write(ctx context.Context, tx pgx.Tx, r *Roster) error {
-	if len(b.invitations) == 0 && len(b.keys) == 0 {
-		return nil
-	}
-	if len(b.stale) > 0 {
-		if _, err := r.expire(ctx, tx, b.now, `id = ANY($2)`, b.stale); err != nil {
-			return err
-		}
-	}
-	batch := &pgx.Batch{}
-	b.queueInvitations(batch)
-	if err := b.queueKeys(batch); err != nil {
-		return err
-	}
-	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-		return fmt.Errorf("write rows: %w", err)
-	}
-	var sends []river.JobArgs
-	for _, inv := range b.invitations {
-		if inv.Delivery == MailQueued {
-			sends = append(sends, inv.sendJob())
-		}
-	}
-	return r.enqueue(ctx, tx, sends...)
-}
-
-func (b *createBatch) queueInvitations(batch *pgx.Batch) {
-	n := len(b.invitations)
+// insert stores the fresh rows' invitations. It returns the rows to look at
+// again: another transaction has just invited their addresses, and rows that
+// took theirs for the first of the batch followed them.
+func (b *createBatch) insert(ctx context.Context, tx pgx.Tx, fresh []int) (lost []int, err error) {
+	n := len(fresh)
 	if n == 0 {
-		return
+		return nil, nil
 	}
 	// Two batches that insert the same addresses wait for each other; in one
 	// order they cannot wait in a circle.
-	sorted := slices.SortedFunc(slices.Values(b.invitations), func(x, y Invitation) int {
-		return cmp.Or(bytes.Compare(x.WorkspaceID[:], y.WorkspaceID[:]), cmp.Compare(x.EmailKey, y.EmailKey))
+	slices.SortFunc(fresh, func(x, y int) int {
+		ix, iy := b.out[x].Invitation, b.out[y].Invitation
+		return cmp.Or(bytes.Compare(ix.WorkspaceID[:], iy.WorkspaceID[:]), cmp.Compare(ix.EmailKey, iy.EmailKey))
 	})
 	var (
-		ids, apps, workspaces, inviters, events = make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n)
-		kinds, emails, emailKeys, names         = make([]string, n), make([]string, n), make([]string, n), make([]string, n)
-		locales, notes, deliveries              = make([]string, n), make([]string, n), make([]string, n)
-		data                                    = make([]json.RawMessage, n)
-		sends                                   = make([]int, n)
-		queued                                  = make([]*time.Time, n)
-		expires                                 = make([]time.Time, n)
+		ids, apps, workspaces, inviters = make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n)
+		kinds, emails, emailKeys, names = make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+		locales, notes, deliveries      = make([]string, n), make([]string, n), make([]string, n)
+		sends                           = make([]int, n)
+		queued                          = make([]*time.Time, n)
+		expires                         = make([]time.Time, n)
 	)
-	for i, inv := range sorted {
-		ids[i], apps[i], workspaces[i], inviters[i], events[i] = inv.ID, inv.AppID, inv.WorkspaceID, inv.InviterID, newID()
+	for i, at := range fresh {
+		inv := b.out[at].Invitation
+		ids[i], apps[i], workspaces[i], inviters[i] = inv.ID, inv.AppID, inv.WorkspaceID, inv.InviterID
 		kinds[i], emails[i], emailKeys[i], names[i] = inv.Kind, inv.Email, inv.EmailKey, inv.FullName
 		locales[i], notes[i], deliveries[i], sends[i] = inv.Locale, inv.Note, string(inv.Delivery), inv.Sends
-		queued[i], expires[i], data[i] = inv.QueuedAt, inv.ExpiresAt, eventData(inv)
+		queued[i], expires[i] = inv.QueuedAt, inv.ExpiresAt
 	}
-	batch.Queue(`
+	rows, err := tx.Query(ctx, `
 		INSERT INTO invitation (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note,
 			state, delivery, sends, queued_at, expires_at, created_at)
 		SELECT id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note,
@@ -373,14 +399,81 @@ func (b *createBatch) queueInvitations(batch *pgx.Batch) {
 		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
 			$11::text[], $12::int[], $13::timestamptz[], $14::timestamptz[])
 			AS q (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note, delivery, sends, queued_at, expires_at)
-		ON CONFLICT (app_id, workspace_id, email_key) WHERE state IN ('pending', 'on_hold') DO NOTHING`,
+		ON CONFLICT (workspace_id, email_key) WHERE state IN ('pending', 'on_hold') DO NOTHING
+		RETURNING id`,
 		ids, apps, workspaces, inviters, kinds, emails, emailKeys, names, locales, notes,
-		deliveries, sends, queued, expires, b.now).Query(expectRows(n))
+		deliveries, sends, queued, expires, b.now)
+	if err != nil {
+		return nil, fmt.Errorf("insert invitations: %w", err)
+	}
+	inserted, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return nil, fmt.Errorf("insert invitations: %w", err)
+	}
+	if len(inserted) == n {
+		b.created = append(b.created, fresh...)
+		return nil, nil
+	}
+	stored := map[uuid.UUID]bool{}
+	for _, id := range inserted {
+		stored[id] = true
+	}
+	gone := map[uuid.UUID]bool{}
+	for _, at := range fresh {
+		if id := b.out[at].Invitation.ID; stored[id] {
+			b.created = append(b.created, at)
+		} else {
+			gone[id] = true
+		}
+	}
+	for at, out := range b.out {
+		if gone[out.Invitation.ID] {
+			lost = append(lost, at)
+		}
+	}
+	b.keys = slices.DeleteFunc(b.keys, func(at int) bool { return gone[b.out[at].Invitation.ID] })
+	return lost, nil
+}
+
+// record writes what follows from the answers: events, remembered answers,
+// jobs, one statement each.
+func (b *createBatch) record(ctx context.Context, tx pgx.Tx, r *Roster) error {
+	if len(b.created) == 0 && len(b.keys) == 0 {
+		return nil
+	}
+	batch := &pgx.Batch{}
+	b.queueEvents(batch)
+	if err := b.queueKeys(batch); err != nil {
+		return err
+	}
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("record invitations: %w", err)
+	}
+	var sends []river.JobArgs
+	for _, at := range b.created {
+		if inv := b.out[at].Invitation; inv.Delivery == MailQueued {
+			sends = append(sends, inv.sendJob())
+		}
+	}
+	return r.enqueue(ctx, tx, sends...)
+}
+
+func (b *createBatch) queueEvents(batch *pgx.Batch) {
+	n := len(b.created)
+	if n == 0 {
+		return
+	}
+	ids, apps, subjects, actors := make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n)
+	data := make([]json.RawMessage, n)
+	for i, at := range b.created {
+		inv := b.out[at].Invitation
+		ids[i], apps[i], subjects[i], actors[i], data[i] = newID(), inv.AppID, inv.ID, inv.InviterID, eventData(inv)
+	}
 	batch.Queue(`
 		INSERT INTO event (id, app_id, type, subject_id, actor_id, data, at)
 		SELECT id, app_id, $6, subject_id, actor_id, data, $7
 		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::jsonb[]) AS q (id, app_id, subject_id, actor_id, data)`,
-		events, apps, ids, inviters, data, EventCreated, b.now)
+		ids, apps, subjects, actors, data, EventCreated, b.now)
 }
 
 // queueKeys remembers the answers of the rows that came with a key.
@@ -411,13 +504,14 @@ func (b *createBatch) queueKeys(batch *pgx.Batch) error {
 		INSERT INTO idempotency_key (app_id, route, key, body_hash, answer, created_at)
 		SELECT app_id, route, key, body_hash, answer, $6
 		FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::jsonb[]) AS q (app_id, route, key, body_hash, answer)
-		ON CONFLICT DO NOTHING`,
+		ON CONFLICT (app_id, route, key) DO NOTHING`,
 		apps, routes, keys, hashes, answers, b.now).Query(expectRows(n))
 	return nil
 }
 
 // expectRows makes a batch fail with errOvertaken where a statement found
-// fewer than n rows free to insert.
+// fewer than n rows free to insert: the same key came at the same moment with a
+// request for another address, else its row would have been lost before.
 func expectRows(n int) func(pgx.Rows) error {
 	return func(rows pgx.Rows) error {
 		rows.Close()
