@@ -61,11 +61,12 @@ func TestPrinter(t *testing.T) {
 func TestPrinterRefusesMistakes(t *testing.T) {
 	t.Parallel()
 	p := load(t).In("en")
+	odd := []any{"name"}
 	for name, call := range map[string]func(){
 		"unknown key":   func() { p.T("helo", "name", "Ann") },
 		"data missing":  func() { p.T("hello") },
 		"data unknown":  func() { p.T("hello", "name", "Ann", "nam", "Bob") },
-		"data odd":      func() { p.T("hello", "name") },
+		"data odd":      func() { p.T("hello", odd...) },
 		"count missing": func() { p.T("open", "name", "Ann") },
 		"count no int":  func() { p.T("open", "count", "3", "name", "Ann") },
 	} {

@@ -130,8 +130,8 @@ func RenderInvitation(l InvitationLetter) (Content, error) {
 	}{
 		view:      newView(l.Brand, l.Locale, l.RecipientName),
 		Inviter:   firstName(l.InviterName, l.CompanyName, l.Brand.Name),
-		Company:   cleanName(l.CompanyName, maxName),
-		Workspace: cleanName(l.WorkspaceName, maxName),
+		Company:   cleanName(l.CompanyName),
+		Workspace: cleanName(l.WorkspaceName),
 		Note:      noteLines(l.Note),
 		Link:      l.Link,
 		Again:     l.Again,
@@ -190,9 +190,9 @@ func RenderNews(l NewsLetter) (Content, error) {
 		shown := line{
 			P:         view.P,
 			Kind:      news.Kind,
-			Person:    cleanName(news.PersonName, maxName),
+			Person:    cleanName(news.PersonName),
 			Email:     shorten(oneLine(news.Email), maxName),
-			Workspace: cleanName(news.WorkspaceName, maxName),
+			Workspace: cleanName(news.WorkspaceName),
 			When:      view.P.DateTime(news.At, l.Zone),
 		}
 		if shown.Person == "" {
@@ -229,8 +229,8 @@ type brandView struct {
 func newView(b Brand, lang, recipient string) view {
 	v := view{
 		P:         texts.In(lang),
-		Recipient: cleanName(recipient, maxName),
-		Brand:     brandView{Name: cleanName(b.Name, maxName), Color: defaultColor},
+		Recipient: cleanName(recipient),
+		Brand:     brandView{Name: cleanName(b.Name), Color: defaultColor},
 	}
 	if hexColor.MatchString(b.Color) {
 		v.Brand.Color = strings.ToLower(b.Color)
@@ -329,7 +329,7 @@ func webURL(s string) bool {
 // firstName is the first of the names that is not empty when cleaned.
 func firstName(names ...string) string {
 	for _, name := range names {
-		if name = cleanName(name, maxName); name != "" {
+		if name = cleanName(name); name != "" {
 			return name
 		}
 	}
@@ -348,12 +348,12 @@ var (
 // sent it: names are chosen by anybody, and are how a stranger would get a link
 // into our mail. A link becomes "…"; a dot inside a word gets a space after it,
 // which is right for "J.Smith" and keeps mail programs from linking "evil.com".
-func cleanName(name string, limit int) string {
+func cleanName(name string) string {
 	name = linkLike.ReplaceAllString(oneLine(name), "…")
 	for domainDot.MatchString(name) { // twice for overlaps, as in a.b.c
 		name = domainDot.ReplaceAllString(name, "$1. $2")
 	}
-	return shorten(name, limit)
+	return shorten(name, maxName)
 }
 
 // oneLine drops what a name or a header cannot hold: controls and line breaks

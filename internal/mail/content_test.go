@@ -418,7 +418,7 @@ func TestCleanName(t *testing.T) {
 		{"evil\u200b.com", "evil. com"},
 		{"\u200b\n", ""},
 	} {
-		if got := cleanName(test.name, maxName); got != test.want {
+		if got := cleanName(test.name); got != test.want {
 			t.Errorf("%q: got %q, want %q", test.name, got, test.want)
 		}
 	}

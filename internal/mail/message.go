@@ -1,3 +1,5 @@
+// Package mail writes messages, keeps them, and hands each to whoever delivers
+// it, once in effect.
 package mail
 
 import (
@@ -80,8 +82,10 @@ func (o *Outbox) Freeze(ctx context.Context, d Draft) (m Message, err error) {
 			INSERT INTO message (id, app_id, dedupe_key, subject_id, sender, recipient, subject, text, html, state, first_attempt_at, attempts, created_at)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'sending', $10, 1, $10)
 			ON CONFLICT (dedupe_key) DO UPDATE SET
-				attempts = message.attempts + CASE WHEN message.state = 'sending' THEN 1 ELSE 0 END,
-				state = CASE WHEN message.state = 'sending' AND message.first_attempt_at <= $11 THEN 'uncertain' ELSE message.state END
+				attempts = message.attempts + CASE WHEN message.state = 'sending' AND message.first_attempt_at > $11 THEN 1 ELSE 0 END,
+				state = CASE WHEN message.state = 'sending' AND message.first_attempt_at <= $11 THEN 'uncertain' ELSE message.state END,
+				error = CASE WHEN message.state = 'sending' AND message.first_attempt_at <= $11 THEN 'given up: the provider may have forgotten its id' ELSE message.error END,
+				settled_at = CASE WHEN message.state = 'sending' AND message.first_attempt_at <= $11 THEN $10 ELSE message.settled_at END
 			RETURNING `+messageColumns,
 			uuid.Must(uuid.NewV7()), d.AppID, d.DedupeKey, d.SubjectID, d.Sender, d.Recipient, d.Subject, d.Text, d.HTML,
 			now, now.Add(-replayFor))
