@@ -24,7 +24,7 @@ import (
 //
 // noted writes the delivery into the message's subject, inside that
 // transaction; nil where the subject shows none.
-func deliver[T river.JobArgs](ctx context.Context, w *Worker, job *river.Job[T], m mail.Message, noted func(tx pgx.Tx, d roster.Delivery) error) error {
+func deliver[T river.JobArgs](ctx context.Context, w *Worker, job *river.Job[T], m mail.Message, noted func(ctx context.Context, tx pgx.Tx, d roster.Delivery) error) error {
 	state, providerID, reason := m.State, "", ""
 	if m.State == mail.Sending {
 		var err error
@@ -60,7 +60,7 @@ func deliver[T river.JobArgs](ctx context.Context, w *Worker, job *river.Job[T],
 			if state == mail.Uncertain {
 				d = roster.MailSending
 			}
-			if err := noted(tx, d); err != nil {
+			if err := noted(ctx, tx, d); err != nil {
 				return err
 			}
 		}

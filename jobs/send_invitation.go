@@ -57,7 +57,7 @@ func (w *sendInvitation) Work(ctx context.Context, job *river.Job[roster.SendInv
 	if err != nil || skip != "" {
 		return err
 	}
-	return deliver(ctx, w.Worker, job, m, func(tx pgx.Tx, d roster.Delivery) error {
+	return deliver(ctx, w.Worker, job, m, func(ctx context.Context, tx pgx.Tx, d roster.Delivery) error {
 		return w.Roster.In(tx).RecordDelivery(ctx, job.Args, d)
 	})
 }

@@ -71,9 +71,20 @@ var plainCodes = map[int]string{
 	http.StatusRequestEntityTooLarge: "body_too_large",
 	http.StatusUnsupportedMediaType:  "media_type_unsupported",
 	http.StatusUnprocessableEntity:   "validation_failed",
+	http.StatusUnauthorized:          "log_in_needed",
 	http.StatusForbidden:             "forbidden",
 	http.StatusServiceUnavailable:    "overloaded",
 	http.StatusGatewayTimeout:        "timeout",
+
+	http.StatusRequestHeaderFieldsTooLarge: "headers_too_large",
+}
+
+// plainCode is the code for a status, "request_failed" for those nobody met yet.
+func plainCode(status int) string {
+	if code, ok := plainCodes[status]; ok {
+		return code
+	}
+	return "request_failed"
 }
 
 func newProblem(status int, code, detail string) *Problem {
@@ -111,7 +122,7 @@ func problemOf(err error) (p *Problem, ours bool) {
 		if !strings.HasSuffix(detail, ".") {
 			detail = http.StatusText(plain.Code) + "."
 		}
-		return newProblem(plain.Code, plainCodes[plain.Code], detail), plain.Code >= 500
+		return newProblem(plain.Code, plainCode(plain.Code), detail), plain.Code >= 500
 	case errors.Is(err, errOverloaded):
 		return fault(http.StatusServiceUnavailable), false
 	case isTimeout(err):
@@ -127,6 +138,9 @@ func retryAfter(d time.Duration) string {
 // answerError is the one place errors become answers outside the API's
 // handlers: a problem for programs, a page for people.
 func (s *Server) answerError(c *fiber.Ctx, err error) error {
+	if requestID(c) == "" { // refused before the middleware saw it: it could not be read
+		s.setCommonHeaders(c)
+	}
 	p, ours := problemOf(err)
 	if ours {
 		s.Log.Error().Err(err).Str("request_id", requestID(c)).Str("route", c.Route().Path).Msg("request failed")
@@ -135,7 +149,8 @@ func (s *Server) answerError(c *fiber.Ctx, err error) error {
 		c.Set(name, values[0])
 	}
 	c.Status(p.Status)
-	if c.Accepts(fiber.MIMETextHTML, fiber.MIMEApplicationJSON) == fiber.MIMETextHTML && !isAPI(c.Path()) {
+	// The first of them is for those who do not say.
+	if c.Accepts(fiber.MIMEApplicationJSON, fiber.MIMETextHTML) == fiber.MIMETextHTML && !isAPI(c.Path()) {
 		return s.render(c, messageView{frame: s.frame(c, Brand{}), Kind: messageProblem, Status: p.Status, Back: "/"})
 	}
 	answer := *p
@@ -151,10 +166,7 @@ func isAPI(path string) bool {
 // read, inputs that do not fit. What was sent is not sent back: it may hold
 // what does not belong into logs.
 func humaError(status int, message string, errs ...error) huma.StatusError {
-	p := newProblem(status, plainCodes[status], "")
-	if p.Code == "" {
-		p.Code = "request_failed"
-	}
+	p := newProblem(status, plainCode(status), "")
 	if status >= 500 {
 		return fault(http.StatusInternalServerError)
 	}

@@ -183,6 +183,11 @@ var validRequestID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 // identify gives the request an id, and every answer the headers that hold for
 // all of them.
 func (s *Server) identify(c *fiber.Ctx) error {
+	s.setCommonHeaders(c)
+	return c.Next()
+}
+
+func (s *Server) setCommonHeaders(c *fiber.Ctx) {
 	id := c.Get(fiber.HeaderXRequestID)
 	if !validRequestID.MatchString(id) {
 		id = uuid.NewString()
@@ -192,7 +197,6 @@ func (s *Server) identify(c *fiber.Ctx) error {
 	if s.URL.Scheme == "https" {
 		c.Set(fiber.HeaderStrictTransportSecurity, "max-age=31536000")
 	}
-	return c.Next()
 }
 
 func requestID(c *fiber.Ctx) string { return c.GetRespHeader(fiber.HeaderXRequestID) }

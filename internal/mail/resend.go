@@ -137,7 +137,7 @@ func (r *reply) sendError() error {
 		return &SendError{Outcome: Later, After: configurationPause, Reason: reason}
 	case r.status == http.StatusConflict && r.name == "concurrent_idempotent_requests":
 		return &SendError{Outcome: Later, After: inFlightPause, Reason: reason}
-	case r.status == http.StatusConflict:
+	case r.status == http.StatusConflict && r.name != "":
 		return &SendError{Outcome: Contested, Reason: reason}
 	case r.status >= 400 && r.status < 500 && r.name != "":
 		return &SendError{Outcome: Refused, Reason: reason}

@@ -161,6 +161,14 @@ func (row *NewInvitation) clean() (err error) {
 	return err
 }
 
+// usePlans makes the transaction's statements run by plans made once, each row
+// of a batch looked up by index. Left alone, the planner takes an array it does
+// not know for ten rows, finds one it knows cheaper and plans anew for every
+// batch, which takes longer than to run it; and a plan made on a young table
+// reads all of it, also when it has grown.
+const usePlans = `
+	SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true)`
+
 // read fetches, in one round trip for all of todo, the remembered answers and
 // the facts that decide.
 func (b *createBatch) read(ctx context.Context, tx pgx.Tx, todo []int) error {
@@ -177,10 +185,13 @@ func (b *createBatch) read(ctx context.Context, tx pgx.Tx, todo []int) error {
 	}
 
 	batch := &pgx.Batch{}
+	batch.Queue(usePlans)
 	batch.Queue(`
 		SELECT q.n, k.body_hash, k.answer
 		FROM unnest($1::uuid[], $2::text[], $3::text[]) WITH ORDINALITY AS q (app_id, route, key, n)
-		JOIN idempotency_key k ON k.app_id = q.app_id AND k.route = q.route AND k.key = q.key`,
+		CROSS JOIN LATERAL (
+			SELECT body_hash, answer FROM idempotency_key
+			WHERE app_id = q.app_id AND route = q.route AND key = q.key LIMIT 1) AS k`,
 		apps, routes, keys).Query(func(rows pgx.Rows) error {
 		var n int
 		var s stored
@@ -196,11 +207,15 @@ func (b *createBatch) read(ctx context.Context, tx pgx.Tx, todo []int) error {
 				WHERE m.workspace_id = q.workspace_id AND m.account_id = q.actor_id AND m.state = 'active' AND m.role = 'stakeholder')
 			OR EXISTS (SELECT FROM company_member c
 				WHERE c.company_id = workspace.company_id AND c.account_id = q.actor_id AND c.role = 'admin'),
-			(SELECT m.account_id FROM account a JOIN membership m ON m.account_id = a.id AND m.workspace_id = q.workspace_id AND m.state = 'active'
-				WHERE a.app_id = q.app_id AND a.email_key = q.email_key AND a.status NOT IN ('merged', 'archived'))
+			(SELECT m.account_id FROM membership m
+				WHERE m.workspace_id = q.workspace_id AND m.state = 'active' AND m.account_id = (
+					SELECT a.id FROM account a
+					WHERE a.app_id = q.app_id AND a.email_key = q.email_key AND a.status NOT IN ('merged', 'archived')))
 		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) WITH ORDINALITY AS q (app_id, workspace_id, actor_id, email_key, n)
-		LEFT JOIN workspace ON workspace.app_id = q.app_id AND workspace.id = q.workspace_id
-		LEFT JOIN account actor ON actor.app_id = q.app_id AND actor.id = q.actor_id`,
+		LEFT JOIN LATERAL (
+			SELECT state, company_id FROM workspace WHERE app_id = q.app_id AND id = q.workspace_id LIMIT 1) AS workspace ON true
+		LEFT JOIN LATERAL (
+			SELECT status FROM account WHERE app_id = q.app_id AND id = q.actor_id LIMIT 1) AS actor ON true`,
 		apps, workspaces, actors, emails).Query(func(rows pgx.Rows) error {
 		var n int
 		var f createFacts
@@ -211,10 +226,12 @@ func (b *createBatch) read(ctx context.Context, tx pgx.Tx, todo []int) error {
 		return err
 	})
 	batch.Queue(`
-		SELECT q.n, `+invitationColumns+`
+		SELECT q.n, invitation.*
 		FROM unnest($1::uuid[], $2::uuid[], $3::text[]) WITH ORDINALITY AS q (app_id, workspace_id, email_key, n)
-		JOIN invitation ON invitation.workspace_id = q.workspace_id AND invitation.email_key = q.email_key AND `+isOpen+`
-			AND invitation.app_id IS NOT DISTINCT FROM q.app_id`, // not "=": only invitation_open shall serve this
+		CROSS JOIN LATERAL (
+			SELECT `+invitationColumns+` FROM invitation
+			WHERE workspace_id = q.workspace_id AND email_key = q.email_key AND `+isOpen+`
+				AND app_id IS NOT DISTINCT FROM q.app_id LIMIT 1) AS invitation`, // not "=": only invitation_open shall serve this
 		apps, workspaces, emails).Query(func(rows pgx.Rows) error {
 		found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
 			N int
@@ -362,8 +379,9 @@ func (inv *Invitation) mailAgain(now time.Time) {
 	inv.QueuedAt = &now
 }
 
-// insert stores the fresh rows' invitations. It returns the rows to look at
-// again: another transaction has just invited their addresses, and rows that
+// insert stores the fresh rows' invitations with their events and remembered
+// answers: one statement, since each costs a round trip while the next batch
+// waits. It returns the rows to look at again: another transaction has just invited their addresses, and rows that
 // took theirs for the first of the batch followed them.
 func (b *createBatch) insert(ctx context.Context, tx pgx.Tx, fresh []int) (lost []int, err error) {
 	n := len(fresh)
@@ -377,54 +395,86 @@ func (b *createBatch) insert(ctx context.Context, tx pgx.Tx, fresh []int) (lost 
 		return cmp.Or(bytes.Compare(ix.WorkspaceID[:], iy.WorkspaceID[:]), cmp.Compare(ix.EmailKey, iy.EmailKey))
 	})
 	var (
-		ids, apps, workspaces, inviters = make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n)
-		kinds, emails, emailKeys, names = make([]string, n), make([]string, n), make([]string, n), make([]string, n)
-		locales, notes, deliveries      = make([]string, n), make([]string, n), make([]string, n)
-		sends                           = make([]int, n)
-		queued                          = make([]*time.Time, n)
-		expires                         = make([]time.Time, n)
+		ids, apps, workspaces, inviters, events = make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n)
+		kinds, emails, emailKeys, names         = make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+		locales, notes, deliveries              = make([]string, n), make([]string, n), make([]string, n)
+		sends                                   = make([]int, n)
+		queued                                  = make([]*time.Time, n)
+		expires                                 = make([]time.Time, n)
+		routes, keys                            = make([]string, n), make([]string, n)
+		data, hashes, answers                   = make([][]byte, n), make([][]byte, n), make([][]byte, n)
+		keyed                                   int
 	)
 	for i, at := range fresh {
-		inv := b.out[at].Invitation
+		inv, key := b.out[at].Invitation, b.rows[at].Key
 		ids[i], apps[i], workspaces[i], inviters[i] = inv.ID, inv.AppID, inv.WorkspaceID, inv.InviterID
 		kinds[i], emails[i], emailKeys[i], names[i] = inv.Kind, inv.Email, inv.EmailKey, inv.FullName
 		locales[i], notes[i], deliveries[i], sends[i] = inv.Locale, inv.Note, string(inv.Delivery), inv.Sends
 		queued[i], expires[i] = inv.QueuedAt, inv.ExpiresAt
+		events[i], data[i] = newID(), eventData(inv)
+		if key.Key == "" {
+			continue
+		}
+		keyed++
+		routes[i], keys[i], hashes[i] = key.Route, key.Key, key.Hash
+		if answers[i], err = b.out[at].remember(); err != nil {
+			return nil, err
+		}
 	}
-	rows, err := tx.Query(ctx, `
-		INSERT INTO invitation (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note,
-			state, delivery, sends, queued_at, expires_at, created_at)
-		SELECT id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note,
-			'pending', delivery, sends, queued_at, expires_at, $15
-		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
-			$11::text[], $12::int[], $13::timestamptz[], $14::timestamptz[])
-			AS q (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note, delivery, sends, queued_at, expires_at)
-		ON CONFLICT (workspace_id, email_key) WHERE state IN ('pending', 'on_hold') DO NOTHING
-		RETURNING id`,
-		ids, apps, workspaces, inviters, kinds, emails, emailKeys, names, locales, notes,
-		deliveries, sends, queued, expires, b.now)
-	if err != nil {
+	var inserted []uuid.UUID
+	var remembered int
+	if err := tx.QueryRow(ctx, `
+		WITH q AS (
+			SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+				$10::text[], $11::text[], $12::int[], $13::timestamptz[], $14::timestamptz[],
+				$15::uuid[], $16::jsonb[], $17::text[], $18::text[], $19::bytea[], $20::jsonb[])
+				AS q (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale,
+				note, delivery, sends, queued_at, expires_at,
+				event_id, data, route, key, body_hash, answer)
+		), inserted AS (
+			INSERT INTO invitation (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note,
+				state, delivery, sends, queued_at, expires_at, created_at)
+			SELECT id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note,
+				'pending', delivery, sends, queued_at, expires_at, $21
+			FROM q
+			ON CONFLICT (app_id, workspace_id, email_key) WHERE state IN ('pending', 'on_hold') DO NOTHING
+			RETURNING id
+		), recorded AS (
+			INSERT INTO event (id, app_id, type, subject_id, actor_id, data, at)
+			SELECT event_id, app_id, $22, id, inviter_id, data, $21 FROM q JOIN inserted USING (id)
+		), remembered AS (
+			INSERT INTO idempotency_key (app_id, route, key, body_hash, answer, created_at)
+			SELECT app_id, route, key, body_hash, answer, $21 FROM q JOIN inserted USING (id) WHERE key <> ''
+			ON CONFLICT (app_id, route, key) DO NOTHING
+			RETURNING 1
+		)
+		SELECT ARRAY(SELECT id FROM inserted), (SELECT count(*) FROM remembered)`,
+		ids, apps, workspaces, inviters, kinds, emails, emailKeys, names, locales,
+		notes, deliveries, sends, queued, expires,
+		events, data, routes, keys, hashes, answers, b.now, EventCreated).Scan(&inserted, &remembered); err != nil {
 		return nil, fmt.Errorf("insert invitations: %w", err)
 	}
-	inserted, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	if err != nil {
-		return nil, fmt.Errorf("insert invitations: %w", err)
-	}
-	if len(inserted) == n {
-		b.created = append(b.created, fresh...)
-		return nil, nil
-	}
-	stored := map[uuid.UUID]bool{}
+	stored, gone := map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
 	for _, id := range inserted {
 		stored[id] = true
 	}
-	gone := map[uuid.UUID]bool{}
-	for _, at := range fresh {
-		if id := b.out[at].Invitation.ID; stored[id] {
+	for i, at := range fresh {
+		if stored[ids[i]] {
 			b.created = append(b.created, at)
-		} else {
-			gone[id] = true
+			continue
 		}
+		gone[ids[i]] = true
+		if keys[i] != "" {
+			keyed--
+		}
+	}
+	if remembered != keyed {
+		// The same key came at the same moment with a request for another
+		// address, else its row would be among the gone.
+		return nil, errOvertaken
+	}
+	if len(gone) == 0 {
+		return nil, nil
 	}
 	for at, out := range b.out {
 		if gone[out.Invitation.ID] {
@@ -435,92 +485,67 @@ func (b *createBatch) insert(ctx context.Context, tx pgx.Tx, fresh []int) (lost 
 	return lost, nil
 }
 
-// record writes what follows from the answers: events, remembered answers,
-// jobs, one statement each.
+// record remembers the answers that came without a new invitation, and inserts
+// the jobs.
 func (b *createBatch) record(ctx context.Context, tx pgx.Tx, r *Roster) error {
-	if len(b.created) == 0 && len(b.keys) == 0 {
-		return nil
-	}
-	batch := &pgx.Batch{}
-	b.queueEvents(batch)
-	if err := b.queueKeys(batch); err != nil {
-		return err
-	}
-	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-		return fmt.Errorf("record invitations: %w", err)
-	}
+	done := map[int]bool{}
 	var sends []river.JobArgs
 	for _, at := range b.created {
+		done[at] = true
 		if inv := b.out[at].Invitation; inv.Delivery == MailQueued {
 			sends = append(sends, inv.sendJob())
 		}
 	}
+	others := slices.DeleteFunc(slices.Clone(b.keys), func(at int) bool { return done[at] })
+	if err := b.recordKeys(ctx, tx, others); err != nil {
+		return err
+	}
 	return r.enqueue(ctx, tx, sends...)
 }
 
-func (b *createBatch) queueEvents(batch *pgx.Batch) {
-	n := len(b.created)
-	if n == 0 {
-		return
-	}
-	ids, apps, subjects, actors := make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n)
-	data := make([]json.RawMessage, n)
-	for i, at := range b.created {
-		inv := b.out[at].Invitation
-		ids[i], apps[i], subjects[i], actors[i], data[i] = newID(), inv.AppID, inv.ID, inv.InviterID, eventData(inv)
-	}
-	batch.Queue(`
-		INSERT INTO event (id, app_id, type, subject_id, actor_id, data, at)
-		SELECT id, app_id, $6, subject_id, actor_id, data, $7
-		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::jsonb[]) AS q (id, app_id, subject_id, actor_id, data)`,
-		ids, apps, subjects, actors, data, EventCreated, b.now)
-}
-
-// queueKeys remembers the answers of the rows that came with a key.
-func (b *createBatch) queueKeys(batch *pgx.Batch) error {
-	n := len(b.keys)
+// recordKeys remembers the answers of rows that came with a key.
+func (b *createBatch) recordKeys(ctx context.Context, tx pgx.Tx, keyed []int) (err error) {
+	n := len(keyed)
 	if n == 0 {
 		return nil
 	}
-	sorted := slices.SortedFunc(slices.Values(b.keys), func(x, y int) int {
+	slices.SortFunc(keyed, func(x, y int) int { // as above, against waiting in a circle
 		kx, ky := b.rows[x].Key, b.rows[y].Key
 		return cmp.Or(cmp.Compare(kx.Key, ky.Key), cmp.Compare(kx.Route, ky.Route), bytes.Compare(b.rows[x].AppID[:], b.rows[y].AppID[:]))
 	})
 	apps, routes, keys := make([]uuid.UUID, n), make([]string, n), make([]string, n)
-	hashes, answers := make([][]byte, n), make([]json.RawMessage, n)
-	for i, at := range sorted {
-		row, out := b.rows[at], b.out[at]
-		a := answer[Created]{Result: out.Created}
-		if out.Err != nil && !errors.As(out.Err, &a.Err) {
-			return out.Err
+	hashes, answers := make([][]byte, n), make([][]byte, n)
+	for i, at := range keyed {
+		row := b.rows[at]
+		apps[i], routes[i], keys[i], hashes[i] = row.AppID, row.Key.Route, row.Key.Key, row.Key.Hash
+		if answers[i], err = b.out[at].remember(); err != nil {
+			return err
 		}
-		stored, err := json.Marshal(a)
-		if err != nil {
-			return fmt.Errorf("write remembered answer: %w", err)
-		}
-		apps[i], routes[i], keys[i], hashes[i], answers[i] = row.AppID, row.Key.Route, row.Key.Key, row.Key.Hash, stored
 	}
-	batch.Queue(`
+	inserted, err := tx.Exec(ctx, `
 		INSERT INTO idempotency_key (app_id, route, key, body_hash, answer, created_at)
 		SELECT app_id, route, key, body_hash, answer, $6
 		FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::jsonb[]) AS q (app_id, route, key, body_hash, answer)
 		ON CONFLICT (app_id, route, key) DO NOTHING`,
-		apps, routes, keys, hashes, answers, b.now).Query(expectRows(n))
+		apps, routes, keys, hashes, answers, b.now)
+	if err != nil {
+		return fmt.Errorf("remember answers: %w", err)
+	}
+	if inserted.RowsAffected() != int64(n) {
+		return errOvertaken
+	}
 	return nil
 }
 
-// expectRows makes a batch fail with errOvertaken where a statement found
-// fewer than n rows free to insert: the same key came at the same moment with a
-// request for another address, else its row would have been lost before.
-func expectRows(n int) func(pgx.Rows) error {
-	return func(rows pgx.Rows) error {
-		rows.Close()
-		if err := rows.Err(); err != nil {
-			return err
-		}
-		if rows.CommandTag().RowsAffected() != int64(n) {
-			return errOvertaken
-		}
-		return nil
+// remember is the outcome as it is kept under the row's key.
+func (out CreateOutcome) remember() ([]byte, error) {
+	a := answer[Created]{Result: out.Created}
+	if out.Err != nil && !errors.As(out.Err, &a.Err) {
+		return nil, out.Err
 	}
+	kept, err := json.Marshal(a)
+	if err != nil {
+		return nil, fmt.Errorf("write remembered answer: %w", err)
+	}
+	return kept, nil
 }

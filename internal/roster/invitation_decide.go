@@ -222,9 +222,11 @@ func (r *Roster) ReopenInvitation(ctx context.Context, app, actor, id uuid.UUID,
 func (r *Roster) ExpireInvitations(ctx context.Context, limit int) (ended int, err error) {
 	now := r.now()
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		ended, err = r.expire(ctx, tx, now, `id IN (
+		// An array is computed once; the SELECT behind an IN may run again for
+		// every row, each time with another LIMIT rows.
+		ended, err = r.expire(ctx, tx, now, `id = ANY(ARRAY(
 			SELECT id FROM invitation WHERE `+isOpen+` AND expires_at <= $1
-			ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)`, limit)
+			ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED))`, limit)
 		return err
 	})
 	return ended, err
