@@ -9,6 +9,9 @@ LINT := .usher/lint/$(LINT_VERSION)/golangci-lint
 # How long each fuzz target runs; issues of the parsers show within seconds.
 FUZZTIME ?= 30s
 
+# How long each figure of make bench takes, in seconds.
+SECONDS_PER ?= 30
+
 # Longest time one package's tests may take before they are stopped with a
 # dump of what every goroutine was waiting for.
 TEST_TIMEOUT := 5m
@@ -104,7 +107,8 @@ fuzz: usher ## fuzz every parser, 30 s each (FUZZTIME=5m for longer)
 
 .PHONY: bench
 bench: usher ## measure speed (BENCH=name for one, SECONDS_PER=n for how long)
-	@bin/usher bench
+	@go build -o bin/bench ./cmd/bench
+	@bin/bench -run "$(BENCH)" -seconds "$(SECONDS_PER)"
 
 .PHONY: openapi
 openapi: usher ## write web/openapi.json anew from the routes

@@ -39,6 +39,11 @@ const (
 	// keepCompleted is how long finished jobs can be looked at.
 	keepCompleted = 6 * time.Hour
 
+	// mailCooldown is the least time between two fetches of mail that somebody
+	// waits for. A job that comes right after a fetch waits for so long, so it
+	// is short; each fetch costs a query, so it is not shorter.
+	mailCooldown = 5 * time.Millisecond
+
 	// maxRetryWait bounds the wait between attempts: the longest a mail waits
 	// once a provider is back.
 	maxRetryWait = 10 * time.Minute
@@ -59,7 +64,7 @@ type Worker struct {
 // milliseconds, the rest may wait for River's default of 100 ms.
 func queues() map[string]river.QueueConfig {
 	return map[string]river.QueueConfig{
-		roster.QueueMail:    {MaxWorkers: 50, FetchCooldown: 10 * time.Millisecond},
+		roster.QueueMail:    {MaxWorkers: 50, FetchCooldown: mailCooldown},
 		roster.QueueNotices: {MaxWorkers: 10},
 		roster.QueueSweeps:  {MaxWorkers: 2},
 	}
@@ -76,7 +81,11 @@ var schedule = []struct {
 
 // NewInserter is a client that only inserts, for processes that work no jobs.
 func NewInserter(pool *pgxpool.Pool, logger *slog.Logger) (*river.Client[pgx.Tx], error) {
-	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{Logger: logger, SkipUnknownJobCheck: true})
+	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{
+		Logger:              logger,
+		SkipUnknownJobCheck: true,
+		FetchCooldown:       mailCooldown, // here: the least time between two notifications that wake workers
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open job queue: %w", err)
 	}

@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"net/http"
+	"reflect"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -34,7 +35,7 @@ func (s *Server) invitationRoutes() {
 		Description: "Stores the invitation and mails it. An address that has an open invitation for the workspace gets that one back, with `duplicate: true` and status 200; one that belongs to a member gets `already_member: true`, and nothing is sent.",
 		Responses: map[string]*huma.Response{"200": {
 			Description: "There was one already: `duplicate` or `already_member` is true.",
-			Content:     map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{Ref: "#/components/schemas/Invitation"}}},
+			Content:     map[string]*huma.MediaType{"application/json": {Schema: s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[invitationBody](), true, "")}},
 		}},
 	}, s.createInvitation)
 	register(s, huma.Operation{

@@ -42,8 +42,8 @@ const (
 
 	// readTime bounds how long a request may take to arrive, idleTime how long
 	// a connection may wait for the next one. Without them a shutdown waits for
-	// clients that are gone.
-	readTime = 15 * time.Second
+	// clients that are gone; readTime is shorter than stopTime for the same reason.
+	readTime = 10 * time.Second
 	idleTime = 60 * time.Second
 
 	// stopTime is how long a stopping server lets requests end.
@@ -146,7 +146,9 @@ func (s *Server) routes() {
 	s.app.Post("/ops/login", sameOrigin, s.page(s.opsLogin))
 	s.app.Post("/ops/logout", sameOrigin, s.opsLogout)
 	s.app.Get("/ops", s.operator, s.page(s.opsPage))
-	s.app.Use("/ops/jobs", s.operator, adaptor.HTTPHandler(http.NewCrossOriginProtection().Handler(s.jobs)))
+	jobs := adaptor.HTTPHandler(http.NewCrossOriginProtection().Handler(s.jobs))
+	s.app.All("/ops/jobs", s.operator, jobs)
+	s.app.All("/ops/jobs/*", s.operator, jobs)
 
 	s.app.Use("/static", cacheable, filesystem.New(filesystem.Config{Root: http.FS(staticFiles())}))
 }

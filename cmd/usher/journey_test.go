@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -18,9 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
-	"time"
 
 	"usher/internal/postgres/postgrestest"
 )
@@ -251,9 +248,9 @@ func (s site) members(t testing.TB) map[string]string {
 }
 
 // runEverything starts `usher run` in dir and waits until it answers.
-func runEverything(t testing.TB, dir string) (*process, site) {
+func runEverything(t testing.TB, dir string, env ...string) (*process, site) {
 	t.Helper()
-	p := start(t, dir, []string{"PORT=0", "LOG_FORMAT=json"}, "run")
+	p := start(t, dir, append(env, "PORT=0", "LOG_FORMAT=json"), "run")
 	p.address(t)
 	p.logged(t, "workers are at work")
 	raw, err := os.ReadFile(filepath.Join(dir, ".usher", "demo.json"))
@@ -482,16 +479,3 @@ func TestProcessesApart(t *testing.T) {
 		p.finish(t)
 	}
 }
-
-// freePort is a port nobody listens on.
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "localhost:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
-var _ = []any{syscall.SIGINT, time.Second, freePort}

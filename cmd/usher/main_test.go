@@ -24,9 +24,10 @@ var shots = flag.String("shots", "", "folder for screenshots of the browser test
 func TestMain(m *testing.M) { postgrestest.Main(m) }
 
 const (
-	// patience is how long a test waits for what should happen at once: long
-	// enough for a machine that does three other things.
-	patience = 30 * time.Second
+	// patience is how long a test waits for what should happen, on a machine
+	// that does three other things. The longest is the rescue of orphaned jobs:
+	// River's new leader comes within 21 s, their next attempt 7 s later.
+	patience = 60 * time.Second
 
 	// graceTime is what a process may take to end once it is asked to.
 	graceTime = 15 * time.Second
@@ -92,7 +93,7 @@ func command(t testing.TB, dir string, env []string, args ...string) *process {
 	p := &process{Cmd: exec.Command(path, args...), ended: make(chan struct{})}
 	p.Dir = dir
 	p.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TMPDIR=" + os.Getenv("TMPDIR")}, env...)
-	p.Cmd.Stdout, p.Cmd.Stderr = &p.stdout, &p.stderr
+	p.Stdout, p.Stderr = &p.stdout, &p.stderr
 	return p
 }
 
@@ -116,9 +117,6 @@ func (p *process) begin(t testing.TB) *process {
 			case <-time.After(graceTime):
 			}
 		}
-		if t.Failed() {
-			t.Logf("%s wrote\n%s\n%s", strings.Join(p.Args[1:], " "), tail(p.stdout.String()), tail(p.stderr.String()))
-		}
 	})
 	return p
 }
@@ -126,10 +124,16 @@ func (p *process) begin(t testing.TB) *process {
 // start runs usher in the background.
 func start(t testing.TB, dir string, env []string, args ...string) *process {
 	t.Helper()
-	return command(t, dir, env, args...).begin(t)
+	p := command(t, dir, env, args...)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("usher %s wrote\n%s\n%s", strings.Join(args, " "), tail(p.stdout.String()), tail(p.stderr.String()))
+		}
+	})
+	return p.begin(t)
 }
 
-// run runs usher to its end.
+// toEnd runs what command prepared to its end.
 func (p *process) toEnd(t testing.TB) *process {
 	t.Helper()
 	p.begin(t)

@@ -178,7 +178,7 @@ func (p *parts) work(ctx context.Context) error {
 func listen(port int) (net.Listener, error) {
 	listener, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("port %d is taken by another program, perhaps by an Usher that runs already; stop that one, or choose another port: PORT=%d", port, port+1)
+		return nil, fmt.Errorf("port %d is taken by another program, perhaps by an Usher that runs already; stop that one, or choose another port, like PORT=%d", port, port%65535+1)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on port %d: %w", port, err)

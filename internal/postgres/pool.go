@@ -52,7 +52,7 @@ func Open(ctx context.Context, url string, size int) (*pgxpool.Pool, error) {
 	}
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
-		return nil, fmt.Errorf("reach database: %w", err)
+		return nil, fmt.Errorf("reach the database of DATABASE_URL: %w", err)
 	}
 	return pool, nil
 }
@@ -64,13 +64,44 @@ func InTx(ctx context.Context, db DB, fn func(tx pgx.Tx) error) error {
 	if err != nil {
 		return fmt.Errorf("begin transaction: %w", err)
 	}
+	return finish(ctx, tx, func() error { return fn(tx) })
+}
+
+// InTxAfter is InTx for a transaction whose first statements are known: those
+// that first queues have been answered when fn is called. On a pool they take
+// no round trip of their own, they travel with the BEGIN.
+func InTxAfter(ctx context.Context, db DB, first func(*pgx.Batch), fn func(tx pgx.Tx) error) error {
+	batch := &pgx.Batch{}
+	pool, ok := db.(*pgxpool.Pool)
+	if !ok {
+		return InTx(ctx, db, func(tx pgx.Tx) error {
+			first(batch)
+			if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+				return fmt.Errorf("send first statements: %w", err)
+			}
+			return fn(tx)
+		})
+	}
+	batch.BeginTx(pgx.TxOptions{})
+	first(batch)
+	results := pool.SendBatch(ctx, batch)
+	return finish(ctx, results.Tx(), func() error {
+		if err := results.Close(); err != nil {
+			return fmt.Errorf("begin transaction with its first statements: %w", err)
+		}
+		return fn(results.Tx())
+	})
+}
+
+// finish runs fn and ends tx after it.
+func finish(ctx context.Context, tx pgx.Tx, fn func() error) error {
 	defer func() {
 		// After a commit this does nothing; after a failure the rollback must
 		// reach the server even though ctx may be over. If it cannot, the
 		// server undoes the transaction with the connection.
 		_ = tx.Rollback(context.WithoutCancel(ctx))
 	}()
-	if err := fn(tx); err != nil {
+	if err := fn(); err != nil {
 		return err
 	}
 	if err := tx.Commit(ctx); err != nil {

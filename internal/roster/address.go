@@ -2,6 +2,7 @@ package roster
 
 import (
 	"net/mail"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -13,6 +14,7 @@ import (
 const (
 	maxAddress = 254 // RFC 5321 4.5.3.1.3: a path is 256 octets with its brackets
 	maxLocal   = 64  // RFC 5321 4.5.3.1.1
+	maxLabel   = 63  // RFC 1035 2.3.4
 )
 
 // Address is an e-mail address: as typed, for people, and as compared.
@@ -55,13 +57,22 @@ func ParseAddress(typed string) (Address, error) {
 		}
 	}
 	ascii, err := idna.Lookup.ToASCII(domain)
-	if err != nil || !strings.Contains(ascii, ".") || strings.HasSuffix(ascii, ".") {
+	if err != nil || !complete(ascii) {
 		return refuse("email_domain_invalid", "The part after @ is not a complete domain, like example.org.")
 	}
 	if len(local) > maxLocal || len(local)+1+len(ascii) > maxAddress {
 		return refuse("email_too_long", "This e-mail address is too long.")
 	}
 	return Address{Typed: typed, Key: strings.ToLower(local) + "@" + strings.ToLower(ascii)}, nil
+}
+
+// complete tells whether a domain has several labels, each of a length that
+// DNS knows. The idna package leaves that to us: it makes "" of "xn--".
+func complete(domain string) bool {
+	labels := strings.Split(domain, ".")
+	return len(labels) > 1 && !slices.ContainsFunc(labels, func(label string) bool {
+		return label == "" || len(label) > maxLabel
+	})
 }
 
 // Mailbox is the address in the form mail is sent to: the local part as typed,

@@ -126,7 +126,7 @@ func (r *Roster) CreateAPIKey(ctx context.Context, app uuid.UUID, name string) (
 		return err
 	})
 	if postgres.Violates(err, "api_key_app_id_fkey") {
-		return "", k, notFound("app")
+		return "", k, errorf(NotFound, "app_not_found", "There is no such app.")
 	}
 	if err != nil {
 		return "", k, fmt.Errorf("create API key: %w", err)

@@ -61,7 +61,7 @@ func (r *Roster) CreateInvitations(ctx context.Context, rows []NewInvitation) ([
 	b.check()
 	var err error
 	for range createTries {
-		err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error { return b.run(ctx, tx, r) })
+		err = postgres.InTxAfter(ctx, r.DB, b.begin, func(tx pgx.Tx) error { return b.run(ctx, tx, r) })
 		if !errors.Is(err, errOvertaken) && !postgres.Deadlocked(err) {
 			break
 		}
@@ -83,6 +83,8 @@ type createBatch struct {
 	refused []error // by check, before any reading
 	now     time.Time
 
+	todo []int // rows that have no answer yet
+
 	// What one try read and decided, by row.
 	remembered []stored
 	facts      []createFacts
@@ -92,22 +94,25 @@ type createBatch struct {
 	keys    []int       // rows whose answer is to be remembered
 }
 
-// run is one try. A row whose address another transaction invites at the same
-// moment waits for that one's end and is then looked at again, by itself: only
-// such rows cost a further round, however many others are in the batch.
-func (b *createBatch) run(ctx context.Context, tx pgx.Tx, r *Roster) error {
+// begin starts a try with reading about all rows.
+func (b *createBatch) begin(batch *pgx.Batch) {
 	n := len(b.rows)
 	b.out, b.remembered, b.facts = make([]CreateOutcome, n), make([]stored, n), make([]createFacts, n)
 	b.created, b.keys = nil, nil
-	todo := make([]int, n)
-	for i := range todo {
-		todo[i] = i
+	b.todo = make([]int, n)
+	for i := range b.todo {
+		b.todo[i] = i
 	}
-	for len(todo) > 0 {
-		if err := b.read(ctx, tx, todo); err != nil {
-			return err
-		}
-		fresh, err := b.settle(todo)
+	b.queueReads(batch)
+}
+
+// run is the rest of the try. A row whose address another transaction invites
+// at the same moment waits for that one's end and is then looked at again, by
+// itself: only such rows cost a further round, however many others are in the
+// batch.
+func (b *createBatch) run(ctx context.Context, tx pgx.Tx, r *Roster) error {
+	for {
+		fresh, err := b.settle(b.todo)
 		if err != nil {
 			return err
 		}
@@ -116,11 +121,18 @@ func (b *createBatch) run(ctx context.Context, tx pgx.Tx, r *Roster) error {
 				return err
 			}
 		}
-		if todo, err = b.insert(ctx, tx, fresh); err != nil {
+		if b.todo, err = b.insert(ctx, tx, fresh); err != nil {
 			return err
 		}
+		if len(b.todo) == 0 {
+			return b.record(ctx, tx, r)
+		}
+		again := &pgx.Batch{}
+		b.queueReads(again)
+		if err := tx.SendBatch(ctx, again).Close(); err != nil {
+			return fmt.Errorf("read facts again: %w", err)
+		}
 	}
-	return b.record(ctx, tx, r)
 }
 
 // stored is a remembered answer, if there is one.
@@ -169,9 +181,10 @@ func (row *NewInvitation) clean() (err error) {
 const usePlans = `
 	SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true)`
 
-// read fetches, in one round trip for all of todo, the remembered answers and
-// the facts that decide.
-func (b *createBatch) read(ctx context.Context, tx pgx.Tx, todo []int) error {
+// queueReads asks for the remembered answers and the facts that decide about
+// all of todo.
+func (b *createBatch) queueReads(batch *pgx.Batch) {
+	todo := b.todo
 	n := len(todo)
 	var (
 		apps, workspaces, actors = make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n)
@@ -184,7 +197,6 @@ func (b *createBatch) read(ctx context.Context, tx pgx.Tx, todo []int) error {
 		emails[i], routes[i], keys[i] = row.address.Key, row.Key.Route, row.Key.Key
 	}
 
-	batch := &pgx.Batch{}
 	batch.Queue(usePlans)
 	batch.Queue(`
 		SELECT q.n, k.body_hash, k.answer
@@ -242,10 +254,6 @@ func (b *createBatch) read(ctx context.Context, tx pgx.Tx, todo []int) error {
 		}
 		return err
 	})
-	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-		return fmt.Errorf("read facts: %w", err)
-	}
-	return nil
 }
 
 // openKey is what at most one open invitation has.
@@ -381,8 +389,8 @@ func (inv *Invitation) mailAgain(now time.Time) {
 
 // insert stores the fresh rows' invitations with their events and remembered
 // answers: one statement, since each costs a round trip while the next batch
-// waits. It returns the rows to look at again: another transaction has just invited their addresses, and rows that
-// took theirs for the first of the batch followed them.
+// waits. It returns the rows to look at again: those whose addresses another
+// transaction has just invited, and those that only followed them.
 func (b *createBatch) insert(ctx context.Context, tx pgx.Tx, fresh []int) (lost []int, err error) {
 	n := len(fresh)
 	if n == 0 {
@@ -437,7 +445,7 @@ func (b *createBatch) insert(ctx context.Context, tx pgx.Tx, fresh []int) (lost 
 			SELECT id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note,
 				'pending', delivery, sends, queued_at, expires_at, $21
 			FROM q
-			ON CONFLICT (app_id, workspace_id, email_key) WHERE state IN ('pending', 'on_hold') DO NOTHING
+			ON CONFLICT (workspace_id, email_key) WHERE state IN ('pending', 'on_hold') DO NOTHING
 			RETURNING id
 		), recorded AS (
 			INSERT INTO event (id, app_id, type, subject_id, actor_id, data, at)

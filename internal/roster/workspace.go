@@ -108,7 +108,7 @@ func (r *Roster) SetCompanyMember(ctx context.Context, app, company, account uui
 		if role != RoleAdmin && role != RoleMember {
 			return struct{}{}, invalidField("role", "role_unknown", "The role in a company is %q or %q.", RoleAdmin, RoleMember)
 		}
-		_, err := tx.Exec(ctx, `
+		tag, err := tx.Exec(ctx, `
 			INSERT INTO company_member (app_id, company_id, account_id, role, created_at)
 			VALUES ($1, $2, $3, $4, $5)
 			ON CONFLICT (company_id, account_id) DO UPDATE SET role = EXCLUDED.role
@@ -120,6 +120,8 @@ func (r *Roster) SetCompanyMember(ctx context.Context, app, company, account uui
 			return struct{}{}, notFound("account")
 		case err != nil:
 			return struct{}{}, fmt.Errorf("set member %s of company %s: %w", account, company, err)
+		case tag.RowsAffected() == 0: // both are another app's
+			return struct{}{}, notFound("company")
 		}
 		return struct{}{}, nil
 	})

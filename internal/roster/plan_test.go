@@ -1,0 +1,316 @@
+package roster_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"usher/internal/postgres/postgrestest"
+	"usher/internal/roster"
+	"usher/internal/roster/rostertest"
+)
+
+// planRows is how many invitations the plans are asked for with: enough that
+// reading them all is never the planner's choice where an index serves.
+const planRows = 200_000
+
+// bigTables grow with use. A plan reads them by an index.
+var bigTables = []string{"invitation", "event", "idempotency_key", "account", "membership", "session", "river_job"}
+
+// statement is one that an operation ran.
+type statement struct {
+	sql  string
+	args []any
+}
+
+// recorder notes the statements of a pool's connections.
+type recorder struct {
+	mu   sync.Mutex
+	seen []statement
+}
+
+func (r *recorder) note(sql string, args []any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seen = append(r.seen, statement{sql, args})
+}
+
+func (r *recorder) take() []statement {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	seen := r.seen
+	r.seen = nil
+	return seen
+}
+
+func (r *recorder) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	r.note(data.SQL, data.Args)
+	return ctx
+}
+
+func (r *recorder) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func (r *recorder) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	return ctx
+}
+
+func (r *recorder) TraceBatchQuery(_ context.Context, _ *pgx.Conn, data pgx.TraceBatchQueryData) {
+	r.note(data.SQL, data.Args)
+}
+
+func (r *recorder) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
+
+// node is a step of a plan as EXPLAIN (FORMAT JSON) has it.
+type node struct {
+	Type     string  `json:"Node Type"`
+	Relation string  `json:"Relation Name"`
+	Index    string  `json:"Index Name"`
+	Rows     float64 `json:"Plan Rows"`
+	Plans    []node  `json:"Plans"`
+}
+
+// walk visits a plan's steps.
+func (n node) walk(visit func(node)) {
+	visit(n)
+	for _, child := range n.Plans {
+		child.walk(visit)
+	}
+}
+
+func (n node) String() string {
+	var steps []string
+	n.walk(func(n node) {
+		if n.Relation != "" || n.Index != "" {
+			steps = append(steps, strings.TrimSpace(n.Type+" "+n.Relation+" "+n.Index))
+		}
+	})
+	return strings.Join(steps, ", ")
+}
+
+// explain asks for a statement's plan without running it.
+func explain(t *testing.T, conn *pgxpool.Pool, s statement) node {
+	t.Helper()
+	var text []byte
+	if err := conn.QueryRow(t.Context(), `EXPLAIN (FORMAT JSON) `+s.sql, s.args...).Scan(&text); err != nil {
+		t.Fatalf("explain %s: %v", s.sql, err)
+	}
+	var plans []struct{ Plan node }
+	done(t, json.Unmarshal(text, &plans))
+	return plans[0].Plan
+}
+
+// fill stores n invitations as years of use leave them: in 20 apps of 100
+// workspaces, one in eight open, each with its events and a remembered answer.
+func fill(t *testing.T, pool *pgxpool.Pool, b *rostertest.Bundle, n int) {
+	t.Helper()
+	tx, err := pool.Begin(t.Context())
+	done(t, err)
+	defer tx.Rollback(t.Context())
+	for _, sql := range []string{
+		`SET LOCAL session_replication_role = replica`, // foreign keys need not be looked up for each row
+		`INSERT INTO app (id, name, created_at) SELECT id(1, n), 'App', now() FROM generate_series(1, 19) n`,
+		`INSERT INTO company (id, app_id, name, created_at) SELECT id(2, n), id(1, n), 'Company', now() FROM generate_series(1, 19) n`,
+		`INSERT INTO workspace (id, app_id, company_id, name, created_at)
+			SELECT id(3, n), CASE n % 20 WHEN 0 THEN @app ELSE id(1, n % 20) END, CASE n % 20 WHEN 0 THEN @company ELSE id(2, n % 20) END, 'Workspace', now()
+			FROM generate_series(1, 2000) n`,
+		`INSERT INTO account (id, app_id, kind, status, full_name, email, email_key, created_at)
+			SELECT id(4, n), CASE n % 20 WHEN 0 THEN @app ELSE id(1, n % 20) END, 'client', 'active', 'Somebody', e, e, now()
+			FROM (SELECT n, 'person' || n || '@example.org' AS e FROM generate_series(1, @n / 4) n) q`,
+		`INSERT INTO membership (app_id, workspace_id, account_id, role, created_at)
+			SELECT CASE n % 20 WHEN 0 THEN @app ELSE id(1, n % 20) END, id(3, n % 2000 + 1), id(4, n), 'client_user', now()
+			FROM generate_series(1, @n / 4) n`,
+		`INSERT INTO invitation (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note,
+				state, delivery, sends, queued_at, expires_at, decided_at, created_at)
+			SELECT id(5, n), CASE n % 20 WHEN 0 THEN @app ELSE id(1, n % 20) END, id(3, n % 2000 + 1), @inviter, 'new_user', e, e, 'Somebody', '', '',
+				CASE WHEN n % 8 = 0 THEN 'pending' WHEN n % 8 = 1 THEN 'expired' ELSE 'accepted' END, 'accepted', 1, at, at + interval '14 days', at, at
+			FROM (SELECT n, 'person' || n || '@example.org' AS e, @now::timestamptz + n * interval '1 second' AS at FROM generate_series(1, @n) n) q`,
+		`INSERT INTO event (id, app_id, type, subject_id, at)
+			SELECT gen_random_uuid(), app_id, 'invitation.created', id, created_at FROM invitation`,
+		`INSERT INTO idempotency_key (app_id, route, key, body_hash, answer, created_at)
+			SELECT app_id, 'POST /test', 'key' || id, '', 'null', created_at FROM invitation`,
+		`INSERT INTO session (hash, app_id, account_id, created_at, expires_at)
+			SELECT sha256(id::text::bytea), app_id, id, now(), now() FROM account`,
+		`ANALYZE`,
+	} {
+		// Ids that grow with n and tell their kind apart, as ours do.
+		for kind := range 10 {
+			sql = strings.ReplaceAll(sql, fmt.Sprintf("id(%d, ", kind), fmt.Sprintf("pg_temp.id(%d, ", kind))
+		}
+		if _, err := tx.Exec(t.Context(), `CREATE OR REPLACE FUNCTION pg_temp.id(kind int, n int) RETURNS uuid LANGUAGE sql IMMUTABLE
+			AS $$ SELECT (lpad(to_hex(n), 12, '0') || '7000800' || kind || lpad(to_hex(n), 12, '0'))::uuid $$`); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.Exec(t.Context(), sql, pgx.NamedArgs{
+			"n": n, "app": b.App.ID, "company": b.Company.ID, "inviter": b.Stakeholder.ID, "now": b.Clock.Now(),
+		}); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	done(t, tx.Commit(t.Context()))
+}
+
+// Every statement of the hot operations, as it is really sent, finds its rows
+// by an index however many there are.
+func TestPlans(t *testing.T) {
+	t.Parallel()
+	seen := &recorder{}
+	config, err := pgxpool.ParseConfig(postgrestest.DatabaseURL(t))
+	done(t, err)
+	config.ConnConfig.Tracer = seen
+	traced, err := pgxpool.NewWithConfig(t.Context(), config)
+	done(t, err)
+	t.Cleanup(traced.Close)
+	b := rostertest.Over(t, traced)
+
+	n := planRows
+	if rows, err := strconv.Atoi(os.Getenv("USHER_TEST_PLAN_ROWS")); err == nil {
+		n = rows // to see by hand what more of them change
+	}
+	inv := b.Invite(t, "ann@example.org")
+	other := b.Invite(t, "bob@example.org")
+	fill(t, traced, b, n)
+	plain, err := pgxpool.New(t.Context(), config.ConnString())
+	done(t, err)
+	t.Cleanup(plain.Close)
+
+	ctx, app, actor := t.Context(), b.App.ID, b.Stakeholder.ID
+	var rows []roster.NewInvitation
+	for i := range 50 {
+		rows = append(rows, keyed(b.Row(fmt.Sprintf("new%d@example.org", i)), fmt.Sprintf("new%d", i)))
+	}
+	last := uuid.MustParse("00000000-9000-7000-8005-000000009000")
+	for _, op := range []struct {
+		name string
+		uses string // the index that must serve; empty: any
+		do   func() error
+	}{
+		{"create one", "invitation_open", func() error { _, err := b.CreateInvitations(ctx, rows[:1]); return err }},
+		{"create many", "invitation_open", func() error { _, err := b.CreateInvitations(ctx, rows); return err }},
+		{"read", "invitation_", func() error { _, err := b.Invitation(ctx, app, inv.ID); return err }},
+		{"list a workspace", "invitation_workspace", func() error {
+			_, err := b.Invitations(ctx, app, roster.InvitationList{Workspace: b.Workspace.ID, Limit: 50})
+			return err
+		}},
+		{"list a workspace from a row on", "invitation_workspace", func() error {
+			_, err := b.Invitations(ctx, app, roster.InvitationList{Workspace: b.Workspace.ID, After: last, Limit: 50})
+			return err
+		}},
+		{"list an app", "invitation_", func() error {
+			_, err := b.Invitations(ctx, app, roster.InvitationList{Limit: 50})
+			return err
+		}},
+		{"list an app from a row on", "invitation_", func() error {
+			_, err := b.Invitations(ctx, app, roster.InvitationList{After: last, Limit: 50})
+			return err
+		}},
+		{"list an app in a state", "invitation_", func() error {
+			_, err := b.Invitations(ctx, app, roster.InvitationList{State: roster.Pending, Limit: 50})
+			return err
+		}},
+		{"events", "event_subject", func() error { _, err := b.InvitationEvents(ctx, app, inv.ID); return err }},
+		{"members", "membership_", func() error { _, err := b.Members(ctx, app, b.Workspace.ID, uuid.Nil, 50); return err }},
+		{"copy link under a key", "idempotency_key_pkey", func() error {
+			for range 2 {
+				if _, err := b.CopyInvitationLink(ctx, app, actor, inv.ID, keyFor("copy", "")); err != nil {
+					return err
+				}
+			}
+			return nil
+		}},
+		{"correct address", "account_email", func() error {
+			_, err := b.CorrectInvitationAddress(ctx, app, actor, other.ID, "bobby@example.org", noKey)
+			return err
+		}},
+		{"view", "invitation_pkey", func() error { _, err := b.ViewInvitation(ctx, inv.Ticket()); return err }},
+		{"late check of a mail", "invitation_pkey", func() error {
+			_, _, err := b.InvitationToSend(ctx, roster.SendInvitation{ID: inv.ID, Version: 1, Send: 1})
+			return err
+		}},
+		{"record delivery", "invitation_pkey", func() error {
+			return b.RecordDelivery(ctx, roster.SendInvitation{ID: inv.ID, Version: 1, Send: 1}, roster.MailAccepted)
+		}},
+		{"accept", "invitation_pkey", func() error {
+			_, _, err := b.AcceptInvitation(ctx, inv.Ticket(), newcomer())
+			return err
+		}},
+		{"tell the inviter", "event_", func() error {
+			_, _, err := b.NewsToTell(ctx, b.TellJobs(t, actor)[0])
+			return err
+		}},
+		{"ask renewal", "invitation_pkey", func() error { return b.AskRenewal(ctx, inv.Ticket()) }},
+		{"sweep", "invitation_due", func() error { _, err := b.ExpireInvitations(ctx, 500); return err }},
+		{"sweep with much to do", "invitation_due", func() error {
+			b.Clock.Add(2 * inviteLife)
+			_, err := b.ExpireInvitations(ctx, 500)
+			return err
+		}},
+		{"session", "session_pkey", func() error { _, _, err := b.SessionAccount(ctx, "no such session"); return err }},
+		{"log in", "account_", func() error {
+			if err := b.CheckPassword(ctx, app, actor, goodPassword); roster.CodeOf(err) == "" {
+				return err
+			}
+			return nil
+		}},
+	} {
+		t.Run(op.name, func(t *testing.T) {
+			seen.take()
+			done(t, op.do())
+			used := false
+			statements := 0
+			for _, s := range seen.take() {
+				if _, isOptions := first(s.args).(pgx.QueryExecMode); isOptions || !explainable(s.sql) {
+					continue
+				}
+				statements++
+				plan := explain(t, plain, s)
+				plan.walk(func(n node) {
+					if strings.HasPrefix(n.Index, op.uses) {
+						used = true
+					}
+					for _, table := range bigTables {
+						if n.Type == "Seq Scan" && n.Relation == table {
+							t.Errorf("reads all of %s (%s):\n%s", table, plan, s.sql)
+						}
+					}
+				})
+				if testing.Verbose() {
+					t.Logf("%s", plan)
+				}
+			}
+			if statements == 0 || !used {
+				t.Errorf("none of %d statements uses %s", statements, op.uses)
+			}
+		})
+	}
+}
+
+func first(args []any) any {
+	if len(args) == 0 {
+		return nil
+	}
+	return args[0]
+}
+
+// explainable tells the statements that have a plan, of ours: River's are its
+// own affair.
+func explainable(sql string) bool {
+	sql = strings.TrimSpace(sql)
+	if strings.Contains(sql, "river_") {
+		return false
+	}
+	for _, verb := range []string{"SELECT", "INSERT", "UPDATE", "DELETE"} {
+		if strings.HasPrefix(sql, verb) {
+			return true
+		}
+	}
+	return false
+}

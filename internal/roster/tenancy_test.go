@@ -1,0 +1,247 @@
+package roster_test
+
+import (
+	"context"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"usher/internal/roster"
+	"usher/internal/roster/rostertest"
+)
+
+// snapshot is everything an operation could change.
+func snapshot(t *testing.T, b *rostertest.Bundle) string {
+	t.Helper()
+	var all strings.Builder
+	for _, table := range []string{
+		"app", "api_key", "account", "company", "company_member", "workspace", "membership",
+		"invitation", "event", "idempotency_key", "session", "river_job",
+	} {
+		rows := rostertest.Column[string](t, b, `SELECT x::text FROM `+table+` x ORDER BY 1`)
+		all.WriteString(table + "\n" + strings.Join(rows, "\n") + "\n")
+	}
+	return all.String()
+}
+
+// tenancy names every exported method of Roster, so that a new one must be
+// thought of here: how it is called with another app's ids, and how it refuses.
+// Methods without a call answer to no app's key; why is said beside them.
+var tenancy = map[string]struct {
+	call func(ctx context.Context, own, other *rostertest.Bundle, theirs roster.Invitation) error
+	kind roster.Kind
+}{
+	"Invitation": {func(ctx context.Context, own, _ *rostertest.Bundle, theirs roster.Invitation) error {
+		_, err := own.Invitation(ctx, own.App.ID, theirs.ID)
+		return err
+	}, roster.NotFound},
+	"InvitationEvents": {func(ctx context.Context, own, _ *rostertest.Bundle, theirs roster.Invitation) error {
+		_, err := own.InvitationEvents(ctx, own.App.ID, theirs.ID)
+		return err
+	}, roster.NotFound},
+	"ResendInvitation": {func(ctx context.Context, own, _ *rostertest.Bundle, theirs roster.Invitation) error {
+		_, err := own.ResendInvitation(ctx, own.App.ID, own.Admin.ID, theirs.ID, noKey)
+		return err
+	}, roster.NotFound},
+	"CopyInvitationLink": {func(ctx context.Context, own, _ *rostertest.Bundle, theirs roster.Invitation) error {
+		_, err := own.CopyInvitationLink(ctx, own.App.ID, own.Admin.ID, theirs.ID, noKey)
+		return err
+	}, roster.NotFound},
+	"CorrectInvitationAddress": {func(ctx context.Context, own, _ *rostertest.Bundle, theirs roster.Invitation) error {
+		_, err := own.CorrectInvitationAddress(ctx, own.App.ID, own.Admin.ID, theirs.ID, "mallory@example.org", noKey)
+		return err
+	}, roster.NotFound},
+	"RevokeInvitation": {func(ctx context.Context, own, _ *rostertest.Bundle, theirs roster.Invitation) error {
+		_, err := own.RevokeInvitation(ctx, own.App.ID, own.Admin.ID, theirs.ID, noKey)
+		return err
+	}, roster.NotFound},
+	"ReopenInvitation": {func(ctx context.Context, own, _ *rostertest.Bundle, theirs roster.Invitation) error {
+		_, err := own.ReopenInvitation(ctx, own.App.ID, own.Admin.ID, theirs.ID, noKey)
+		return err
+	}, roster.NotFound},
+	"CreateInvitations": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		row := own.Row("mallory@example.org")
+		row.WorkspaceID = other.Workspace.ID
+		out, err := own.CreateInvitations(ctx, []roster.NewInvitation{row})
+		if err != nil {
+			return err
+		}
+		return out[0].Err
+	}, roster.NotFound},
+	"Account": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.Roster.Account(ctx, own.App.ID, other.Stakeholder.ID)
+		return err
+	}, roster.NotFound},
+	"Members": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.Members(ctx, own.App.ID, other.Workspace.ID, uuid.Nil, 10)
+		return err
+	}, roster.NotFound},
+	"SetCompanyMember": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		return own.SetCompanyMember(ctx, own.App.ID, other.Company.ID, own.Outsider.ID, roster.RoleAdmin, noKey)
+	}, roster.NotFound},
+	"CreateWorkspace": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.CreateWorkspace(ctx, own.App.ID, other.Company.ID, "Mine", own.Stakeholder.ID, noKey)
+		return err
+	}, roster.NotFound},
+	"CreateCompany": {func(ctx context.Context, own, _ *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.CreateCompany(ctx, uuid.New(), "Nowhere", "Nowhere/None", noKey)
+		return err
+	}, roster.Invalid},
+	"CreateAccount": {func(ctx context.Context, own, _ *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.CreateAccount(ctx, own.App.ID, roster.NewAccount{Kind: roster.Client, FullName: "Stan", Email: own.Stakeholder.Email}, noKey)
+		return err
+	}, roster.Conflict},
+	"CreateAPIKey": {func(ctx context.Context, own, _ *rostertest.Bundle, _ roster.Invitation) error {
+		_, _, err := own.CreateAPIKey(ctx, uuid.New(), "key")
+		return err
+	}, roster.NotFound},
+	"RevokeAPIKey": {func(ctx context.Context, own, _ *rostertest.Bundle, _ roster.Invitation) error {
+		return own.RevokeAPIKey(ctx, uuid.New())
+	}, roster.NotFound},
+	"AuthenticateKey": {func(ctx context.Context, own, _ *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.AuthenticateKey(ctx, "usk_"+strings.Repeat("A", 43))
+		return err
+	}, roster.Unauthorized},
+	"CheckPassword": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		return own.CheckPassword(ctx, own.App.ID, other.Stakeholder.ID, goodPassword)
+	}, roster.TooSoon}, // an account that is not there looks like one at rest
+	"AcceptInvitation": {func(ctx context.Context, own, _ *rostertest.Bundle, theirs roster.Invitation) error {
+		_, _, err := own.AcceptInvitation(ctx, theirs.Ticket(), roster.Acceptance{AccountID: own.Stakeholder.ID})
+		return err
+	}, roster.Forbidden},
+
+	"Apps":              {}, // for the operator's commands
+	"CreateApp":         {}, // for the operator's commands
+	"APIKeys":           {}, // TestTenancyOfLists
+	"Invitations":       {}, // TestTenancyOfLists
+	"NewsToTell":        {}, // TestTenancyOfJobs
+	"StartSession":      {}, // TestTenancyOfSessions
+	"SessionAccount":    {}, // the cookie proves the account
+	"EndSession":        {}, // the cookie proves the account
+	"ViewInvitation":    {}, // the ticket is signed
+	"DeclineInvitation": {}, // the ticket is signed
+	"AskRenewal":        {}, // the ticket is signed
+	"ExpireInvitations": {}, // the clock's
+	"InvitationToSend":  {}, // a job's, which ours put in
+	"RecordDelivery":    {}, // a job's, which ours put in
+	"In":                {}, // no operation
+}
+
+func TestTenancy(t *testing.T) {
+	t.Parallel()
+	methods := reflect.TypeFor[*roster.Roster]()
+	for i := range methods.NumMethod() {
+		name := methods.Method(i).Name
+		test, ok := tenancy[name]
+		if !ok {
+			t.Errorf("%s: add how it keeps apps apart", name)
+		}
+		if test.call == nil {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			own := rostertest.Begin(t)
+			other := own.Another(t)
+			theirs := other.Invite(t, "ann@example.org")
+			if name == "ReopenInvitation" {
+				expire(t, other, theirs)
+			} else {
+				own.Clock.Add(2 * resendAfter)
+			}
+			before := snapshot(t, own)
+			err := test.call(t.Context(), own, other, theirs)
+			refused(t, err, test.kind, roster.CodeOf(err))
+			if after := snapshot(t, own); after != before {
+				t.Errorf("changed something:\n%s\nbefore:\n%s", after, before)
+			}
+		})
+	}
+}
+
+// The second id of a call may be another app's too.
+func TestTenancyOfSecondIDs(t *testing.T) {
+	t.Parallel()
+	own := rostertest.Begin(t)
+	other := own.Another(t)
+	inv := own.Invite(t, "ann@example.org")
+	own.Clock.Add(2 * resendAfter)
+	before := snapshot(t, own)
+	err := own.SetCompanyMember(t.Context(), own.App.ID, own.Company.ID, other.Stakeholder.ID, roster.RoleAdmin, noKey)
+	refused(t, err, roster.NotFound, "account_not_found")
+	_, err = own.CreateWorkspace(t.Context(), own.App.ID, own.Company.ID, "Mine", other.Stakeholder.ID, noKey)
+	refused(t, err, roster.NotFound, "account_not_found")
+	for _, act := range acts {
+		for _, actor := range []uuid.UUID{other.Stakeholder.ID, other.Admin.ID} {
+			_, err := act.do(t, own, own.App.ID, actor, inv.ID)
+			refused(t, err, roster.Forbidden, "actor_invalid")
+		}
+	}
+	if after := snapshot(t, own); after != before {
+		t.Errorf("changed something:\n%s\nbefore:\n%s", after, before)
+	}
+
+	// A member's role is not changed from another app either.
+	done(t, other.SetCompanyMember(t.Context(), other.App.ID, other.Company.ID, other.Outsider.ID, roster.RoleMember, noKey))
+	err = own.SetCompanyMember(t.Context(), own.App.ID, other.Company.ID, other.Outsider.ID, roster.RoleAdmin, noKey)
+	if role := rostertest.Value[string](t, own, `SELECT role FROM company_member WHERE account_id = $1`, other.Outsider.ID); role != roster.RoleMember {
+		t.Errorf("role after a call of another app: got %s", role)
+	}
+	if err == nil {
+		t.Error("a change of another app's member that did not happen was answered as success")
+	}
+}
+
+func TestTenancyOfLists(t *testing.T) {
+	t.Parallel()
+	own := rostertest.Begin(t)
+	other := own.Another(t)
+	other.Invite(t, "ann@example.org")
+	_, key, err := other.CreateAPIKey(t.Context(), other.App.ID, "key")
+	done(t, err)
+	for _, l := range []roster.InvitationList{{}, {Workspace: other.Workspace.ID}, {State: roster.Pending}} {
+		l.Limit = 10
+		list, err := own.Invitations(t.Context(), own.App.ID, l)
+		done(t, err)
+		if len(list) != 0 {
+			t.Errorf("list %+v shows another app's invitations", l)
+		}
+	}
+	keys, err := own.APIKeys(t.Context(), own.App.ID)
+	done(t, err)
+	if slices.ContainsFunc(keys, func(k roster.APIKey) bool { return k.ID == key.ID }) {
+		t.Error("another app's key shows")
+	}
+}
+
+func TestTenancyOfJobs(t *testing.T) {
+	t.Parallel()
+	own := rostertest.Begin(t)
+	other := own.Another(t)
+	accept(t, other, other.Invite(t, "ann@example.org"))
+	job := own.TellJobs(t, other.Stakeholder.ID)[0]
+	for _, mixed := range []roster.TellInviter{
+		{AppID: own.App.ID, InviterID: job.InviterID, EventIDs: job.EventIDs},
+		{AppID: own.App.ID, InviterID: own.Stakeholder.ID, EventIDs: job.EventIDs},
+		{AppID: job.AppID, InviterID: other.Admin.ID, EventIDs: job.EventIDs},
+	} {
+		news, skip, err := own.NewsToTell(t.Context(), mixed)
+		done(t, err)
+		if skip == "" || len(news.Lines) != 0 {
+			t.Errorf("%+v: got %+v", mixed, news)
+		}
+	}
+}
+
+func TestTenancyOfSessions(t *testing.T) {
+	t.Parallel()
+	own := rostertest.Begin(t)
+	other := own.Another(t)
+	value, _, err := own.StartSession(t.Context(), own.App.ID, other.Stakeholder.ID)
+	if err == nil || value != "" {
+		t.Errorf("signed in to another app's account: %q, %v", value, err)
+	}
+}

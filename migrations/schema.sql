@@ -1,0 +1,317 @@
+-- The schema that the migrations build, River's tables included.
+-- Written by 'make schema'; do not edit.
+
+CREATE TYPE river_job_state AS ENUM (
+    'available',
+    'cancelled',
+    'completed',
+    'discarded',
+    'pending',
+    'retryable',
+    'running',
+    'scheduled'
+);
+
+CREATE OR REPLACE FUNCTION public.river_job_state_in_bitmask(bitmask bit, state river_job_state)
+ RETURNS boolean
+ LANGUAGE sql
+ IMMUTABLE
+AS $function$
+    SELECT CASE state
+        WHEN 'available' THEN get_bit(bitmask, 7)
+        WHEN 'cancelled' THEN get_bit(bitmask, 6)
+        WHEN 'completed' THEN get_bit(bitmask, 5)
+        WHEN 'discarded' THEN get_bit(bitmask, 4)
+        WHEN 'pending'   THEN get_bit(bitmask, 3)
+        WHEN 'retryable' THEN get_bit(bitmask, 2)
+        WHEN 'running'   THEN get_bit(bitmask, 1)
+        WHEN 'scheduled' THEN get_bit(bitmask, 0)
+        ELSE 0
+    END = 1;
+$function$;
+
+CREATE TABLE account (
+    id uuid NOT NULL,
+    app_id uuid NOT NULL,
+    kind text NOT NULL,
+    status text NOT NULL,
+    full_name text NOT NULL,
+    email text NOT NULL,
+    email_key text NOT NULL,
+    locale text NOT NULL DEFAULT ''::text,
+    time_zone text NOT NULL DEFAULT ''::text,
+    password_hash text NOT NULL DEFAULT ''::text,
+    failed_logins integer NOT NULL DEFAULT 0,
+    locked_until timestamp with time zone,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT account_app_id_fkey FOREIGN KEY (app_id) REFERENCES app(id),
+    CONSTRAINT account_id_app_id_key UNIQUE (id, app_id),
+    CONSTRAINT account_kind_check CHECK ((kind = ANY (ARRAY['professional'::text, 'client'::text]))),
+    CONSTRAINT account_pkey PRIMARY KEY (id),
+    CONSTRAINT account_status_check CHECK ((status = ANY (ARRAY['invited'::text, 'active'::text, 'temporary'::text, 'merged'::text, 'archived'::text])))
+);
+CREATE UNIQUE INDEX account_email ON public.account USING btree (app_id, email_key) WHERE (status <> ALL (ARRAY['merged'::text, 'archived'::text]));
+
+CREATE TABLE api_key (
+    id uuid NOT NULL,
+    app_id uuid NOT NULL,
+    name text NOT NULL,
+    prefix text NOT NULL,
+    hash bytea NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    revoked_at timestamp with time zone,
+    CONSTRAINT api_key_app_id_fkey FOREIGN KEY (app_id) REFERENCES app(id),
+    CONSTRAINT api_key_hash_key UNIQUE (hash),
+    CONSTRAINT api_key_pkey PRIMARY KEY (id)
+);
+CREATE INDEX api_key_app ON public.api_key USING btree (app_id, id);
+
+CREATE TABLE app (
+    id uuid NOT NULL,
+    name text NOT NULL,
+    url text NOT NULL DEFAULT ''::text,
+    locale text NOT NULL DEFAULT 'en'::text,
+    time_zone text NOT NULL DEFAULT 'UTC'::text,
+    brand_color text NOT NULL DEFAULT ''::text,
+    logo_url text NOT NULL DEFAULT ''::text,
+    support_email text NOT NULL DEFAULT ''::text,
+    mail_from text NOT NULL DEFAULT ''::text,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT app_pkey PRIMARY KEY (id)
+);
+
+CREATE TABLE company (
+    id uuid NOT NULL,
+    app_id uuid NOT NULL,
+    name text NOT NULL,
+    time_zone text NOT NULL DEFAULT ''::text,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT company_app_id_fkey FOREIGN KEY (app_id) REFERENCES app(id),
+    CONSTRAINT company_id_app_id_key UNIQUE (id, app_id),
+    CONSTRAINT company_pkey PRIMARY KEY (id)
+);
+
+CREATE TABLE company_member (
+    app_id uuid NOT NULL,
+    company_id uuid NOT NULL,
+    account_id uuid NOT NULL,
+    role text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT company_member_app_id_account_id_fkey FOREIGN KEY (app_id, account_id) REFERENCES account(app_id, id),
+    CONSTRAINT company_member_app_id_company_id_fkey FOREIGN KEY (app_id, company_id) REFERENCES company(app_id, id),
+    CONSTRAINT company_member_pkey PRIMARY KEY (company_id, account_id),
+    CONSTRAINT company_member_role_check CHECK ((role = ANY (ARRAY['admin'::text, 'member'::text])))
+);
+
+CREATE TABLE dev_mail (
+    id uuid NOT NULL,
+    recipient text NOT NULL,
+    email_key text NOT NULL,
+    sender text NOT NULL,
+    subject text NOT NULL,
+    text text NOT NULL,
+    html text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT dev_mail_pkey PRIMARY KEY (id)
+);
+CREATE INDEX dev_mail_recipient ON public.dev_mail USING btree (email_key, id);
+
+CREATE TABLE event (
+    id uuid NOT NULL,
+    app_id uuid NOT NULL,
+    type text NOT NULL,
+    subject_id uuid NOT NULL,
+    actor_id uuid,
+    data jsonb NOT NULL DEFAULT '{}'::jsonb,
+    at timestamp with time zone NOT NULL,
+    CONSTRAINT event_app_id_fkey FOREIGN KEY (app_id) REFERENCES app(id),
+    CONSTRAINT event_pkey PRIMARY KEY (id)
+);
+CREATE INDEX event_subject ON public.event USING btree (app_id, subject_id, id);
+
+CREATE TABLE idempotency_key (
+    app_id uuid NOT NULL,
+    route text NOT NULL,
+    key text NOT NULL,
+    body_hash bytea NOT NULL,
+    answer jsonb NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT idempotency_key_app_id_fkey FOREIGN KEY (app_id) REFERENCES app(id),
+    CONSTRAINT idempotency_key_pkey PRIMARY KEY (app_id, route, key)
+);
+
+CREATE TABLE invitation (
+    id uuid NOT NULL,
+    app_id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
+    inviter_id uuid NOT NULL,
+    kind text NOT NULL,
+    email text NOT NULL,
+    email_key text NOT NULL,
+    full_name text NOT NULL,
+    locale text NOT NULL,
+    note text NOT NULL,
+    state text NOT NULL,
+    delivery text NOT NULL,
+    version integer NOT NULL DEFAULT 1,
+    sends integer NOT NULL,
+    reopens integer NOT NULL DEFAULT 0,
+    queued_at timestamp with time zone,
+    expires_at timestamp with time zone NOT NULL,
+    decided_at timestamp with time zone,
+    account_id uuid,
+    renewal_asked_at timestamp with time zone,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT invitation_app_id_account_id_fkey FOREIGN KEY (app_id, account_id) REFERENCES account(app_id, id),
+    CONSTRAINT invitation_app_id_id_key UNIQUE (app_id, id),
+    CONSTRAINT invitation_app_id_inviter_id_fkey FOREIGN KEY (app_id, inviter_id) REFERENCES account(app_id, id),
+    CONSTRAINT invitation_app_id_workspace_id_fkey FOREIGN KEY (app_id, workspace_id) REFERENCES workspace(app_id, id),
+    CONSTRAINT invitation_delivery_check CHECK ((delivery = ANY (ARRAY['none'::text, 'queued'::text, 'sending'::text, 'accepted'::text, 'failed'::text]))),
+    CONSTRAINT invitation_kind_check CHECK ((kind = 'new_user'::text)),
+    CONSTRAINT invitation_pkey PRIMARY KEY (id),
+    CONSTRAINT invitation_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'on_hold'::text, 'accepted'::text, 'declined'::text, 'revoked'::text, 'superseded'::text, 'expired'::text])))
+);
+CREATE INDEX invitation_due ON public.invitation USING btree (expires_at) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
+CREATE UNIQUE INDEX invitation_open ON public.invitation USING btree (workspace_id, email_key) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
+CREATE INDEX invitation_workspace ON public.invitation USING btree (app_id, workspace_id, id);
+
+CREATE TABLE membership (
+    app_id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
+    account_id uuid NOT NULL,
+    role text NOT NULL,
+    state text NOT NULL DEFAULT 'active'::text,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT membership_app_id_account_id_fkey FOREIGN KEY (app_id, account_id) REFERENCES account(app_id, id),
+    CONSTRAINT membership_app_id_workspace_id_fkey FOREIGN KEY (app_id, workspace_id) REFERENCES workspace(app_id, id),
+    CONSTRAINT membership_pkey PRIMARY KEY (workspace_id, account_id),
+    CONSTRAINT membership_role_check CHECK ((role = ANY (ARRAY['stakeholder'::text, 'client_user'::text]))),
+    CONSTRAINT membership_state_check CHECK ((state = ANY (ARRAY['active'::text, 'archived'::text])))
+);
+
+CREATE TABLE message (
+    id uuid NOT NULL,
+    app_id uuid NOT NULL,
+    dedupe_key text NOT NULL,
+    subject_id uuid NOT NULL,
+    sender text NOT NULL,
+    recipient text NOT NULL,
+    subject text NOT NULL,
+    text text NOT NULL,
+    html text NOT NULL,
+    state text NOT NULL,
+    provider_id text NOT NULL DEFAULT ''::text,
+    error text NOT NULL DEFAULT ''::text,
+    first_attempt_at timestamp with time zone,
+    attempts integer NOT NULL DEFAULT 0,
+    created_at timestamp with time zone NOT NULL,
+    settled_at timestamp with time zone,
+    CONSTRAINT message_app_id_fkey FOREIGN KEY (app_id) REFERENCES app(id),
+    CONSTRAINT message_dedupe_key_key UNIQUE (dedupe_key),
+    CONSTRAINT message_pkey PRIMARY KEY (id),
+    CONSTRAINT message_state_check CHECK ((state = ANY (ARRAY['sending'::text, 'accepted'::text, 'failed'::text, 'uncertain'::text])))
+);
+CREATE INDEX message_subject ON public.message USING btree (app_id, subject_id, id);
+
+CREATE TABLE river_job (
+    id bigint NOT NULL DEFAULT nextval('river_job_id_seq'::regclass),
+    state river_job_state NOT NULL DEFAULT 'available'::river_job_state,
+    attempt smallint NOT NULL DEFAULT 0,
+    max_attempts smallint NOT NULL DEFAULT 25,
+    attempted_at timestamp with time zone,
+    created_at timestamp with time zone NOT NULL DEFAULT now(),
+    finalized_at timestamp with time zone,
+    scheduled_at timestamp with time zone NOT NULL DEFAULT now(),
+    priority smallint NOT NULL DEFAULT 1,
+    args jsonb NOT NULL,
+    attempted_by text[],
+    errors jsonb[],
+    kind text NOT NULL,
+    metadata jsonb NOT NULL DEFAULT '{}'::jsonb,
+    queue text NOT NULL DEFAULT 'default'::text,
+    tags character varying(255)[] NOT NULL DEFAULT '{}'::character varying[],
+    unique_key bytea,
+    unique_states bit(8),
+    CONSTRAINT finalized_or_finalized_at_null CHECK ((((finalized_at IS NULL) AND (state <> ALL (ARRAY['cancelled'::river_job_state, 'completed'::river_job_state, 'discarded'::river_job_state]))) OR ((finalized_at IS NOT NULL) AND (state = ANY (ARRAY['cancelled'::river_job_state, 'completed'::river_job_state, 'discarded'::river_job_state]))))),
+    CONSTRAINT kind_length CHECK (((char_length(kind) > 0) AND (char_length(kind) < 128))),
+    CONSTRAINT max_attempts_is_positive CHECK ((max_attempts > 0)),
+    CONSTRAINT priority_in_range CHECK (((priority >= 1) AND (priority <= 4))),
+    CONSTRAINT queue_length CHECK (((char_length(queue) > 0) AND (char_length(queue) < 128))),
+    CONSTRAINT river_job_pkey PRIMARY KEY (id)
+);
+CREATE INDEX river_job_args_index ON public.river_job USING gin (args);
+CREATE INDEX river_job_kind ON public.river_job USING btree (kind);
+CREATE INDEX river_job_metadata_index ON public.river_job USING gin (metadata);
+CREATE INDEX river_job_prioritized_fetching_index ON public.river_job USING btree (state, queue, priority, scheduled_at, id);
+CREATE INDEX river_job_state_and_finalized_at_index ON public.river_job USING btree (state, finalized_at) WHERE (finalized_at IS NOT NULL);
+CREATE UNIQUE INDEX river_job_unique_idx ON public.river_job USING btree (unique_key) WHERE ((unique_key IS NOT NULL) AND (unique_states IS NOT NULL) AND river_job_state_in_bitmask(unique_states, state));
+
+CREATE UNLOGGED TABLE river_leader (
+    elected_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    leader_id text NOT NULL,
+    name text NOT NULL DEFAULT 'default'::text,
+    CONSTRAINT leader_id_length CHECK (((char_length(leader_id) > 0) AND (char_length(leader_id) < 128))),
+    CONSTRAINT name_length CHECK ((name = 'default'::text)),
+    CONSTRAINT river_leader_pkey PRIMARY KEY (name)
+);
+
+CREATE TABLE river_migration (
+    line text NOT NULL,
+    version bigint NOT NULL,
+    created_at timestamp with time zone NOT NULL DEFAULT now(),
+    CONSTRAINT line_length CHECK (((char_length(line) > 0) AND (char_length(line) < 128))),
+    CONSTRAINT river_migration_pkey1 PRIMARY KEY (line, version),
+    CONSTRAINT version_gte_1 CHECK ((version >= 1))
+);
+
+CREATE TABLE river_notification (
+    id bigint NOT NULL DEFAULT nextval('river_notification_id_seq'::regclass),
+    created_at timestamp with time zone NOT NULL DEFAULT now(),
+    payload text NOT NULL,
+    topic text NOT NULL,
+    CONSTRAINT river_notification_pkey PRIMARY KEY (id),
+    CONSTRAINT topic_length CHECK (((length(topic) > 0) AND (length(topic) < 128)))
+);
+CREATE INDEX river_notification_created_at_idx ON public.river_notification USING btree (created_at);
+CREATE INDEX river_notification_topic_id_idx ON public.river_notification USING btree (topic, id);
+
+CREATE TABLE river_queue (
+    name text NOT NULL,
+    created_at timestamp with time zone NOT NULL DEFAULT now(),
+    metadata jsonb NOT NULL DEFAULT '{}'::jsonb,
+    paused_at timestamp with time zone,
+    updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    CONSTRAINT river_queue_pkey PRIMARY KEY (name)
+);
+
+CREATE TABLE session (
+    hash bytea NOT NULL,
+    app_id uuid NOT NULL,
+    account_id uuid NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    CONSTRAINT session_app_id_account_id_fkey FOREIGN KEY (app_id, account_id) REFERENCES account(app_id, id),
+    CONSTRAINT session_pkey PRIMARY KEY (hash)
+);
+CREATE INDEX session_expiry ON public.session USING btree (expires_at);
+
+CREATE TABLE usher_migration (
+    version integer NOT NULL,
+    name text NOT NULL,
+    applied_at timestamp with time zone NOT NULL DEFAULT now(),
+    CONSTRAINT usher_migration_pkey PRIMARY KEY (version)
+);
+
+CREATE TABLE workspace (
+    id uuid NOT NULL,
+    app_id uuid NOT NULL,
+    company_id uuid NOT NULL,
+    name text NOT NULL,
+    state text NOT NULL DEFAULT 'active'::text,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT workspace_app_id_company_id_fkey FOREIGN KEY (app_id, company_id) REFERENCES company(app_id, id),
+    CONSTRAINT workspace_id_app_id_key UNIQUE (id, app_id),
+    CONSTRAINT workspace_pkey PRIMARY KEY (id),
+    CONSTRAINT workspace_state_check CHECK ((state = ANY (ARRAY['active'::text, 'archived'::text])))
+);

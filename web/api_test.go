@@ -1,0 +1,601 @@
+package web
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"usher/internal/roster"
+)
+
+// operations are all operations of the document by their ids.
+func operations(doc *huma.OpenAPI) map[string]*huma.Operation {
+	all := map[string]*huma.Operation{}
+	for _, item := range doc.Paths {
+		for _, op := range []*huma.Operation{item.Get, item.Post, item.Put, item.Patch, item.Delete} {
+			if op != nil {
+				all[op.OperationID] = op
+			}
+		}
+	}
+	return all
+}
+
+// wantDeclared checks an answer against what the document says of it: its
+// status, and the shape of its body.
+func wantDeclared(t *testing.T, doc *huma.OpenAPI, op *huma.Operation, r reply) {
+	t.Helper()
+	declared, ok := op.Responses[strconv.Itoa(r.StatusCode)]
+	if !ok {
+		t.Errorf("%s answers %d, which the document does not declare", op.OperationID, r.StatusCode)
+		return
+	}
+	kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+	content := declared.Content[kind]
+	if content == nil {
+		t.Errorf("%s answers %d as %q, which the document does not declare", op.OperationID, r.StatusCode, kind)
+		return
+	}
+	var body any
+	if err := json.Unmarshal([]byte(r.body), &body); err != nil {
+		t.Errorf("%s: %v", op.OperationID, err)
+		return
+	}
+	schema := content.Schema
+	if schema.Ref != "" {
+		schema = doc.Components.Schemas.SchemaFromRef(schema.Ref)
+	}
+	result := &huma.ValidateResult{}
+	huma.Validate(doc.Components.Schemas, schema, huma.NewPathBuffer(nil, 0), huma.ModeReadFromServer, body, result)
+	for _, err := range result.Errors {
+		t.Errorf("%s answers %d with a body that is not as declared: %v: %s", op.OperationID, r.StatusCode, err, r.body)
+	}
+}
+
+// TestEveryOperation makes each call of the API once as it is meant, and, where
+// it is a POST, again under the same key: the answer is the same to the byte
+// and nothing happens twice. Another request under the key is refused.
+func TestEveryOperation(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	doc := s.server.api.OpenAPI()
+	todo := operations(doc)
+	var invitation, company, workspace, account string // ids, as answered
+	steps := []struct {
+		op     string
+		call   func() (path, body string)
+		status int
+		check  func(r reply)
+	}{
+		{"create-account", func() (string, string) {
+			return "/v1/accounts", `{"kind":"professional","full_name":"Bea Example","email":"Bea@Kindred.example","locale":"fr","time_zone":"Europe/Paris"}`
+		}, 201, func(r reply) { account = r.text(t, "id") }},
+		{"get-account", func() (string, string) { return "/v1/accounts/" + account, "" }, 200, func(r reply) {
+			if r.text(t, "email") != "Bea@Kindred.example" || r.text(t, "status") != "active" {
+				t.Errorf("account is %s", r.body)
+			}
+		}},
+		{"create-company", func() (string, string) { return "/v1/companies", `{"name":"Harbour Physio"}` }, 201, func(r reply) { company = r.text(t, "id") }},
+		{"set-company-member", func() (string, string) {
+			return "/v1/companies/" + company + "/members", `{"account_id":"` + account + `","role":"admin"}`
+		}, 200, nil},
+		{"create-workspace", func() (string, string) {
+			return "/v1/workspaces", `{"company_id":"` + company + `","name":"Ann - Private","owner_id":"` + s.actor.ID.String() + `"}`
+		}, 201, func(r reply) { workspace = r.text(t, "id") }},
+		{"list-workspace-members", func() (string, string) { return "/v1/workspaces/" + workspace + "/members", "" }, 200, func(r reply) {
+			if !strings.Contains(r.body, s.actor.ID.String()) {
+				t.Errorf("members are %s", r.body)
+			}
+		}},
+		{"create-invitation", func() (string, string) {
+			return "/v1/invitations", invitationJSON(s.tenant, map[string]any{"workspace_id": workspace, "locale": "es", "message": "Hello"})
+		}, 201, func(r reply) { invitation = r.text(t, "id") }},
+		{"get-invitation", func() (string, string) { return "/v1/invitations/" + invitation, "" }, 200, func(r reply) {
+			if r.text(t, "link") != "" || r.text(t, "state") != "pending" {
+				t.Errorf("invitation is %s", r.body)
+			}
+		}},
+		{"list-invitations", func() (string, string) { return "/v1/invitations?state=pending&workspace_id=" + workspace, "" }, 200, func(r reply) {
+			if !strings.Contains(r.body, invitation) || strings.Contains(r.body, "/i/") {
+				t.Errorf("list is %s", r.body)
+			}
+		}},
+		{"link-invitation", func() (string, string) { return "/v1/invitations/" + invitation + "/link", "" }, 200, func(r reply) {
+			link := r.text(t, "link")
+			if p := s.browser().get(strings.TrimPrefix(link, s.base)); p.StatusCode != 200 || !strings.HasPrefix(link, s.base+"/i/") {
+				t.Errorf("the copied link %s leads to %d", link, p.StatusCode)
+			}
+		}},
+		{"resend-invitation", func() (string, string) {
+			s.pass(time.Hour)
+			return "/v1/invitations/" + invitation + "/resend", ""
+		}, 200, nil},
+		{"correct-invitation-address", func() (string, string) {
+			return "/v1/invitations/" + invitation + "/correct-address", `{"email":"anna@client.example"}`
+		}, 200, func(r reply) {
+			if r.text(t, "email") != "anna@client.example" || r.text(t, "delivery") != "queued" {
+				t.Errorf("invitation is %s", r.body)
+			}
+		}},
+		{"reopen-invitation", func() (string, string) {
+			s.pass(15 * 24 * time.Hour)
+			if n, err := s.roster.ExpireInvitations(t.Context(), 100); err != nil || n != 1 {
+				t.Errorf("%d expired (%v)", n, err)
+			}
+			return "/v1/invitations/" + invitation + "/reopen", ""
+		}, 200, nil},
+		{"revoke-invitation", func() (string, string) { return "/v1/invitations/" + invitation + "/revoke", "" }, 200, func(r reply) {
+			if r.text(t, "state") != "revoked" || r.text(t, "decided_at") == "" || r.text(t, "link") != "" {
+				t.Errorf("invitation is %s", r.body)
+			}
+		}},
+		{"list-invitation-events", func() (string, string) { return "/v1/invitations/" + invitation + "/events", "" }, 200, func(r reply) {
+			var have []string
+			for _, part := range strings.Split(r.body, `"type":"invitation.`)[1:] {
+				kind, _, _ := strings.Cut(part, `"`)
+				have = append(have, kind)
+			}
+			if want := []string{"created", "link_copied", "resent", "address_corrected", "expired", "reopened", "revoked"}; !slices.Equal(have, want) {
+				t.Errorf("events are %q, want %q", have, want)
+			}
+		}},
+	}
+	for _, step := range steps {
+		op := todo[step.op]
+		if op == nil {
+			t.Fatalf("there is no operation %s", step.op)
+		}
+		delete(todo, step.op)
+		path, body := step.call()
+		c := call{method: op.Method, path: path, body: body, header: map[string]string{"Idempotency-Key": "key-of-" + step.op}}
+		r := s.api(s.tenant, c)
+		if r.StatusCode != step.status {
+			t.Fatalf("%s: %d %s, want %d", step.op, r.StatusCode, r.body, step.status)
+		}
+		wantDeclared(t, doc, op, r)
+		if step.check != nil {
+			step.check(r)
+		}
+		if op.Method != http.MethodPost {
+			continue
+		}
+		before := s.everything()
+		again := s.api(s.tenant, c)
+		if again.StatusCode != r.StatusCode || again.body != r.body {
+			t.Errorf("%s again: %d %s, want %d %s", step.op, again.StatusCode, again.body, r.StatusCode, r.body)
+		}
+		if body != "" {
+			c.body += " "
+			other := s.api(s.tenant, c)
+			other.wantProblem(t, 422, "idempotency_key_reused")
+			wantDeclared(t, doc, op, other)
+		}
+		if after := s.everything(); after != before {
+			t.Errorf("%s again changed rows:\n%s", step.op, changed(before, after))
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(todo)) {
+		t.Errorf("no step makes the call %s", id)
+	}
+}
+
+// TestEveryPostTakesAKey reads in the document that every POST is repeatable.
+func TestEveryPostTakesAKey(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.browser().get("/healthz")
+	for id, op := range operations(s.server.api.OpenAPI()) {
+		keyed := slices.ContainsFunc(op.Parameters, func(p *huma.Param) bool { return p.Name == "Idempotency-Key" })
+		if keyed != (op.Method == http.MethodPost) {
+			t.Errorf("%s %s takes a key: %v", op.Method, id, keyed)
+		}
+	}
+}
+
+// TestRefusalsAreDeclared makes each operation fail in the ways that all share
+// and compares with the document.
+func TestRefusalsAreDeclared(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	doc := s.server.api.OpenAPI()
+	for id, op := range operations(doc) {
+		path := strings.ReplaceAll(op.Path, "{id}", newID())
+		r := s.api(s.tenant, call{method: op.Method, path: path, header: map[string]string{"Authorization": ""}})
+		r.wantProblem(t, 401, "api_key_invalid")
+		wantDeclared(t, doc, op, r)
+		if r.Header.Get("WWW-Authenticate") == "" {
+			t.Errorf("%s: 401 without WWW-Authenticate", id)
+		}
+		if strings.Contains(op.Path, "{id}") {
+			r := s.api(s.tenant, call{method: op.Method, path: strings.ReplaceAll(op.Path, "{id}", "x"), body: map[bool]string{true: "{}"}[op.RequestBody != nil]})
+			r.wantProblem(t, 422, "validation_failed")
+			wantDeclared(t, doc, op, r)
+		}
+		if op.RequestBody == nil {
+			continue
+		}
+		for _, bad := range []call{
+			{body: "{"},
+			{body: `{"a":1}`, header: map[string]string{"Content-Type": "text/csv"}},
+			{body: `{"a":"` + strings.Repeat("x", maxBody) + `"}`},
+		} {
+			bad.method, bad.path = op.Method, path
+			r := s.api(s.tenant, bad)
+			if r.StatusCode < 400 || r.StatusCode >= 500 {
+				t.Errorf("%s takes %.40s: %d", id, bad.body, r.StatusCode)
+			}
+			wantDeclared(t, doc, op, r)
+		}
+	}
+}
+
+// TestNothingCrossesApps takes every operation from the document and puts
+// another app's id into every place that takes one.
+func TestNothingCrossesApps(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	me, other := s.tenant, s.newTenant("Secret Society")
+	s.exec(`UPDATE workspace SET name = 'Secret Family' WHERE app_id = $1`, other.app.ID)
+	s.exec(`UPDATE account SET full_name = 'Secret Agent' WHERE app_id = $1`, other.app.ID)
+	ids := func(te tenant) map[string]string {
+		return map[string]string{
+			"invitations": s.invite(te, "secret@client.example").ID.String(), "accounts": te.actor.ID.String(),
+			"companies": te.company.ID.String(), "workspaces": te.workspace.ID.String(),
+		}
+	}
+	mine, theirs := ids(me), ids(other)
+	resources := map[string]string{"workspace_id": "workspaces", "company_id": "companies", "account_id": "accounts", "owner_id": "accounts"}
+	doc := s.server.api.OpenAPI()
+	places := 0
+	for id, op := range operations(doc) {
+		resource := strings.Split(op.Path, "/")[2]
+		path := strings.ReplaceAll(op.Path, "{id}", mine[resource])
+		body := map[string]any{}
+		if op.RequestBody != nil {
+			for name, property := range resolve(doc, op.RequestBody.Content["application/json"].Schema).Properties {
+				property = resolve(doc, property)
+				switch {
+				case property.Format == "uuid":
+					if resources[name] == "" {
+						t.Fatalf("%s: whose id is %s?", id, name)
+					}
+					body[name] = mine[resources[name]]
+				case len(property.Enum) > 0:
+					body[name] = property.Enum[0]
+				case len(property.Examples) > 0:
+					body[name] = property.Examples[0]
+				}
+			}
+		}
+		try := func(what, path string, body map[string]any, header map[string]string) reply {
+			t.Helper()
+			c := call{method: op.Method, path: path, header: header}
+			if op.RequestBody != nil {
+				raw, err := json.Marshal(body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.body = string(raw)
+			}
+			before := s.everything()
+			r := s.api(me, c)
+			if strings.Contains(strings.ToLower(r.body), "secret ") || strings.Contains(r.body, theirs["invitations"]) {
+				t.Errorf("%s with another app's %s tells: %s", id, what, r.body)
+			}
+			if after := s.everything(); after != before && what != "" {
+				t.Errorf("%s with another app's %s changed:\n%s", id, what, changed(before, after))
+			}
+			return r
+		}
+		if strings.Contains(op.Path, "{id}") {
+			places++
+			if r := try("id in the path", strings.ReplaceAll(op.Path, "{id}", theirs[resource]), body, nil); r.StatusCode != 404 {
+				t.Errorf("%s with another app's id in the path: %d %s", id, r.StatusCode, r.body)
+			}
+		}
+		for name := range body {
+			if resources[name] == "" {
+				continue
+			}
+			places++
+			crossed := maps.Clone(body)
+			crossed[name] = theirs[resources[name]]
+			if r := try(name, path, crossed, nil); r.StatusCode != 404 {
+				t.Errorf("%s with another app's %s: %d %s", id, name, r.StatusCode, r.body)
+			}
+		}
+		for _, p := range op.Parameters {
+			switch {
+			case p.Name == "Usher-Actor":
+				places++
+				if r := try("actor", path, body, map[string]string{"Usher-Actor": theirs["accounts"]}); r.StatusCode != 403 {
+					t.Errorf("%s with another app's actor: %d %s", id, r.StatusCode, r.body)
+				}
+			case p.In == "query" && p.Schema.Format == "uuid":
+				places++
+				try(p.Name, path+"?"+url.Values{p.Name: {theirs[strings.TrimSuffix(p.Name, "_id")+"s"]}}.Encode(), body, nil)
+			}
+		}
+		// With ids of its own the same call finds everything.
+		if r := try("", path, body, nil); r.StatusCode == 404 || r.StatusCode == 422 || r.StatusCode >= 500 {
+			t.Errorf("%s with ids of its own: %d %s", id, r.StatusCode, r.body)
+		}
+	}
+	if places < 20 {
+		t.Errorf("%d places for ids found in the document", places)
+	}
+}
+
+// walk reads a list page by page and gives the ids in order.
+func (s *site) walk(path string, limit int, id string) (ids []string) {
+	s.t.Helper()
+	after := ""
+	for range 100 {
+		r := s.api(s.tenant, call{method: http.MethodGet, path: fmt.Sprintf("%s&limit=%d%s", path, limit, after)})
+		var page list[map[string]any]
+		if err := json.Unmarshal([]byte(r.body), &page); err != nil || r.StatusCode != 200 {
+			s.t.Fatalf("%d %s", r.StatusCode, r.body)
+		}
+		if len(page.Items) > limit {
+			s.t.Errorf("%d rows on a page of %d", len(page.Items), limit)
+		}
+		for _, row := range page.Items {
+			ids = append(ids, fmt.Sprint(row[id]))
+		}
+		if page.Next == "" {
+			return ids
+		}
+		after = "&after=" + page.Next
+	}
+	s.t.Fatal("the list does not end")
+	return nil
+}
+
+func TestPages(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	var newest []string
+	for i := range 7 {
+		inv := s.invite(s.tenant, fmt.Sprintf("ann%d@client.example", i))
+		newest = slices.Insert(newest, 0, inv.ID.String())
+		s.accept(inv)
+	}
+	for _, limit := range []int{1, 2, 3, 6, 7, 8, 200} {
+		if have := s.walk("/v1/invitations?state=accepted", limit, "id"); !slices.Equal(have, newest) {
+			t.Errorf("limit %d: invitations %v, want %v", limit, have, newest)
+		}
+		members := s.walk("/v1/workspaces/"+s.workspace.ID.String()+"/members?", limit, "account_id")
+		if len(members) != 8 || !slices.IsSorted(members) || len(slices.Compact(members)) != 8 {
+			t.Errorf("limit %d: members %v", limit, members)
+		}
+	}
+	if have := s.walk("/v1/invitations?state=revoked", 5, "id"); len(have) != 0 {
+		t.Errorf("revoked: %v", have)
+	}
+	if have := s.walk("/v1/invitations?workspace_id="+newID(), 5, "id"); len(have) != 0 {
+		t.Errorf("in another workspace: %v", have)
+	}
+	if r := s.api(s.tenant, call{method: http.MethodGet, path: "/v1/invitations?state=revoked"}); !strings.Contains(r.body, `"items":[]`) {
+		t.Errorf("an empty list is %s", r.body)
+	}
+}
+
+// accept takes an invitation as a new person.
+func (s *site) accept(inv roster.Invitation) {
+	s.t.Helper()
+	if _, _, err := s.roster.AcceptInvitation(s.t.Context(), inv.Ticket(), roster.Acceptance{FullName: "Ann Okafor", PasswordHash: "not looked at"}); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// atOnce sends calls at the same moment and gives their answers in order.
+func (s *site) atOnce(calls []call) []reply {
+	s.t.Helper()
+	replies := make([]reply, len(calls))
+	var group sync.WaitGroup
+	for i, c := range calls {
+		group.Go(func() { replies[i] = s.api(s.tenant, c) })
+	}
+	group.Wait()
+	return replies
+}
+
+func TestSameKeyAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	calls := make([]call, 20)
+	for i := range calls {
+		calls[i] = call{method: http.MethodPost, path: "/v1/invitations", body: invitationJSON(s.tenant, nil), header: map[string]string{"Idempotency-Key": "k"}}
+	}
+	replies := s.atOnce(calls)
+	for _, r := range replies {
+		if r.StatusCode != 201 || r.body != replies[0].body {
+			t.Errorf("%d %s, want 201 %s", r.StatusCode, r.body, replies[0].body)
+		}
+	}
+	s.wantOneInvitation()
+
+	// The same for an operation that is not batched.
+	id := replies[0].text(t, "id")
+	for i := range calls {
+		calls[i] = call{method: http.MethodPost, path: "/v1/invitations/" + id + "/link", header: map[string]string{"Idempotency-Key": "k"}}
+	}
+	replies = s.atOnce(calls)
+	for _, r := range replies {
+		if r.StatusCode != 200 || r.body != replies[0].body {
+			t.Errorf("%d %s, want 200 %s", r.StatusCode, r.body, replies[0].body)
+		}
+	}
+	if n := read[int](s, `SELECT count(*) FROM event WHERE type = 'invitation.link_copied'`); n != 1 {
+		t.Errorf("%d copies noted, want 1", n)
+	}
+}
+
+func (s *site) wantOneInvitation() {
+	s.t.Helper()
+	for table, sql := range map[string]string{
+		"invitations": `SELECT count(*) FROM invitation`,
+		"events":      `SELECT count(*) FROM event`,
+		"jobs":        `SELECT count(*) FROM river_job`,
+	} {
+		if n := read[int](s, sql); n != 1 {
+			s.t.Errorf("%d %s, want 1", n, table)
+		}
+	}
+}
+
+func TestSameKeyOtherBodiesAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	calls := make([]call, 20)
+	for i := range calls {
+		calls[i] = call{
+			method: http.MethodPost, path: "/v1/invitations", header: map[string]string{"Idempotency-Key": "k"},
+			body: invitationJSON(s.tenant, map[string]any{"email": fmt.Sprintf("ann%d@client.example", i%4)}),
+		}
+	}
+	won := 0
+	for _, r := range s.atOnce(calls) {
+		if r.StatusCode == 201 {
+			won++
+			continue
+		}
+		r.wantProblem(t, 422, "idempotency_key_reused")
+	}
+	if won != 5 {
+		t.Errorf("%d were answered, want the 5 with one body", won)
+	}
+	s.wantOneInvitation()
+}
+
+func TestSameAddressAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	calls := make([]call, 20)
+	for i := range calls {
+		calls[i] = call{method: http.MethodPost, path: "/v1/invitations", body: invitationJSON(s.tenant, nil)}
+	}
+	statuses, ids := map[int]int{}, map[string]bool{}
+	for _, r := range s.atOnce(calls) {
+		statuses[r.StatusCode]++
+		ids[r.text(t, "id")] = true
+	}
+	if statuses[201] != 1 || statuses[200] != 19 || len(ids) != 1 {
+		t.Errorf("answers %v about %d invitations", statuses, len(ids))
+	}
+	s.wantOneInvitation()
+}
+
+// TestKeysReach says how far a key reaches: its app and its route.
+func TestKeysReach(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	key := map[string]string{"Idempotency-Key": "k"}
+	other := s.newTenant("Other")
+	for _, te := range []tenant{s.tenant, other} {
+		for path, body := range map[string]string{
+			"/v1/invitations": invitationJSON(te, nil),
+			"/v1/companies":   `{"name":"Harbour"}`,
+		} {
+			if r := s.api(te, call{method: http.MethodPost, path: path, body: body, header: key}); r.StatusCode != 201 {
+				t.Errorf("%s of %s: %d %s", path, te.app.Name, r.StatusCode, r.body)
+			}
+		}
+	}
+	// Without a key a repetition is a request of its own.
+	c := call{method: http.MethodPost, path: "/v1/companies", body: `{"name":"Harbour"}`}
+	if a, b := s.api(s.tenant, c), s.api(s.tenant, c); a.text(t, "id") == b.text(t, "id") {
+		t.Error("without a key the first answer came again")
+	}
+}
+
+// TestRefusalIsRemembered: what was refused under a key stays refused under it,
+// though it would now succeed.
+func TestRefusalIsRemembered(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.exec(`UPDATE workspace SET state = 'archived'`)
+	c := call{method: http.MethodPost, path: "/v1/invitations", body: invitationJSON(s.tenant, nil), header: map[string]string{"Idempotency-Key": "k"}}
+	s.api(s.tenant, c).wantProblem(t, 409, "workspace_archived")
+	s.exec(`UPDATE workspace SET state = 'active'`)
+	s.api(s.tenant, c).wantProblem(t, 409, "workspace_archived")
+	c.header = nil
+	if r := s.api(s.tenant, c); r.StatusCode != 201 {
+		t.Errorf("without the key: %d %s", r.StatusCode, r.body)
+	}
+}
+
+func TestAlreadyMember(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.accept(s.invite(s.tenant, "ann@client.example"))
+	jobs := read[int](s, `SELECT count(*) FROM river_job`)
+	r := s.api(s.tenant, call{method: http.MethodPost, path: "/v1/invitations", body: invitationJSON(s.tenant, map[string]any{"email": "ANN@client.example"})})
+	if r.StatusCode != 200 || r.value(t, "already_member") != true || r.text(t, "state") != "already_member" || r.text(t, "link") != "" || r.text(t, "id") != "" {
+		t.Errorf("%d %s", r.StatusCode, r.body)
+	}
+	wantDeclared(t, s.server.api.OpenAPI(), operations(s.server.api.OpenAPI())["create-invitation"], r)
+	if n := read[int](s, `SELECT count(*) FROM river_job`); n != jobs {
+		t.Errorf("%d jobs, want %d as before", n, jobs)
+	}
+}
+
+// TestDecidedTells: a refused transition names the state that stands and since
+// when; too soon names the moment it will work.
+func TestDecidedTells(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	inv := s.invite(s.tenant, "ann@client.example")
+	path := "/v1/invitations/" + inv.ID.String()
+	r := s.api(s.tenant, call{method: http.MethodPost, path: path + "/resend"})
+	r.wantProblem(t, 429, "resend_too_soon")
+	at, err := time.Parse(time.RFC3339, r.text(t, "retry_at"))
+	seconds, _ := strconv.Atoi(r.Header.Get("Retry-After"))
+	if err != nil || !at.Equal(inv.QueuedAt.Add(time.Hour)) || seconds < 3500 || seconds > 3600 {
+		t.Errorf("retry at %s (%v), after %d s", at, err, seconds)
+	}
+	s.accept(inv)
+	for _, action := range []string{"revoke", "resend", "link", "reopen"} {
+		r := s.api(s.tenant, call{method: http.MethodPost, path: path + "/" + action})
+		r.wantProblem(t, 409, "already_accepted")
+		if _, err := time.Parse(time.RFC3339, r.text(t, "decided_at")); err != nil || r.text(t, "state") != "accepted" {
+			t.Errorf("%s: %s", action, r.body)
+		}
+	}
+	late := s.invite(s.tenant, "bea@client.example")
+	s.pass(15 * 24 * time.Hour)
+	s.api(s.tenant, call{method: http.MethodPost, path: "/v1/invitations/" + late.ID.String() + "/resend"}).wantProblem(t, 410, "expired")
+}
+
+// TestRevokedKeyEnds: a key that was in use stops working soon after it was
+// revoked.
+func TestRevokedKeyEnds(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	list := call{method: http.MethodGet, path: "/v1/invitations"}
+	if r := s.api(s.tenant, list); r.StatusCode != 200 {
+		t.Fatalf("%d %s", r.StatusCode, r.body)
+	}
+	keys, err := s.roster.APIKeys(t.Context(), s.app.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.roster.RevokeAPIKey(t.Context(), keys[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	revoked := time.Now()
+	s.until("the key is refused", func() bool { return s.api(s.tenant, list).StatusCode == 401 })
+	if took := time.Since(revoked); took > 3*keyTime {
+		t.Errorf("it worked for another %s", took)
+	}
+}
