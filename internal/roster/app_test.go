@@ -117,7 +117,7 @@ func TestNamesAndNotes(t *testing.T) {
 	}
 	long = strings.Repeat("é", 1000)
 	for note, want := range map[string]string{
-		"": "", " Hello,\r\n\r\n\tAnn \n": "Hello,\n\n\tAnn", long: long, "cafe\u0301": "caf\u00e9",
+		"": "", " Hello,\r\n\r\n\tAnn \n": "Hello,\n\n\tAnn", long: long, "cafe\u0301": "caf\u00e9", //nolint:gocritic // the blanks are what is tested
 		long + "é": "message_too_long", "a\rb": "message_invalid", "a\x00b": "message_invalid", "a\u2066b": "message_invalid", "\xff": "message_invalid",
 	} {
 		row := b.Row(uuid.NewString() + "@example.org")
