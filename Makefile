@@ -101,7 +101,7 @@ fuzz: usher ## fuzz every parser, 30 s each (FUZZTIME=5m for longer)
 	for file in $$files; do \
 		for name in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
 			echo "==> Fuzzing $$name of $${file%/*} for $(FUZZTIME)"; \
-			$(with_postgres) go test -vet=off -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "./$${file%/*}"; \
+			$(with_postgres) go test -vet=off -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x "./$${file%/*}"; \
 		done; \
 	done
 

@@ -44,6 +44,10 @@ const (
 	// is short; each fetch costs a query, so it is not shorter.
 	mailCooldown = 5 * time.Millisecond
 
+	// mailPoll is how often such mail is looked for even if no notification
+	// came: one that follows another within mailCooldown is not sent.
+	mailPoll = 100 * time.Millisecond
+
 	// maxRetryWait bounds the wait between attempts: the longest a mail waits
 	// once a provider is back.
 	maxRetryWait = 10 * time.Minute
@@ -64,7 +68,7 @@ type Worker struct {
 // milliseconds, the rest may wait for River's default of 100 ms.
 func queues() map[string]river.QueueConfig {
 	return map[string]river.QueueConfig{
-		roster.QueueMail:    {MaxWorkers: 50, FetchCooldown: mailCooldown},
+		roster.QueueMail:    {MaxWorkers: 50, FetchCooldown: mailCooldown, FetchPollInterval: mailPoll},
 		roster.QueueNotices: {MaxWorkers: 10},
 		roster.QueueSweeps:  {MaxWorkers: 2},
 	}

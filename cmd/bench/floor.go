@@ -18,8 +18,9 @@ import (
 
 const (
 	// floorPool is the best of 8, 16, 32 and 64 connections, each tried with 32
-	// and with 256 clients on two cores.
-	floorPool = 16
+	// and with 256 clients on two cores. Another machine may like another one
+	// better: see -pool.
+	floorPool = 64
 
 	// floorNotify is how often the floor wakes workers: River's default, which
 	// is seldomer than Usher does.

@@ -140,20 +140,14 @@ func CheckSchema(ctx context.Context, pool *pgxpool.Pool) error {
 	if current < len(steps) {
 		return fmt.Errorf("the database's schema is at version %d, this program needs %d: run 'usher migrate' first", current, len(steps))
 	}
-	river, err := riverMigrator(pool)
-	if err != nil {
+	river, err := newestVersion(ctx, pool, `SELECT COALESCE(MAX(version), 0) FROM river_migration`)
+	switch {
+	case err != nil:
 		return err
-	}
-	applied, err := river.ExistingVersions(ctx)
-	if err != nil {
-		return fmt.Errorf("read River's schema version: %w", err)
-	}
-	have := 0
-	for _, m := range applied {
-		have = max(have, m.Version)
-	}
-	if have != riverVersion {
-		return fmt.Errorf("the schema of River is at version %d, this program needs %d: run 'usher migrate' of this release first", have, riverVersion)
+	case river > riverVersion:
+		return fmt.Errorf("the schema of River is at version %d, newer than this program's %d: deploy the release that made it", river, riverVersion)
+	case river < riverVersion:
+		return fmt.Errorf("the schema of River is at version %d, this program needs %d: run 'usher migrate' first", river, riverVersion)
 	}
 	return nil
 }
@@ -162,12 +156,20 @@ func newerSchema(current int) error {
 	return fmt.Errorf("the database's schema is at version %d, newer than this program's %d: deploy the release that made it", current, len(steps))
 }
 
+// querier is a pool or one of its connections.
+type querier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
 // schemaVersion is the number of our newest applied step, 0 on an empty
 // database.
-func schemaVersion(ctx context.Context, db interface {
-	QueryRow(context.Context, string, ...any) pgx.Row
-}) (version int, err error) {
-	err = db.QueryRow(ctx, `SELECT COALESCE(MAX(version), 0) FROM usher_migration`).Scan(&version)
+func schemaVersion(ctx context.Context, db querier) (int, error) {
+	return newestVersion(ctx, db, `SELECT COALESCE(MAX(version), 0) FROM usher_migration`)
+}
+
+// newestVersion is what the query answers, 0 where its table is not there yet.
+func newestVersion(ctx context.Context, db querier, query string) (version int, err error) {
+	err = db.QueryRow(ctx, query).Scan(&version)
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && pgErr.Code == undefinedTable {
 		return 0, nil

@@ -139,8 +139,8 @@ func TestCheckSchemaRefuses(t *testing.T) {
 			`DELETE FROM river_migration WHERE version = (SELECT max(version) FROM river_migration)`,
 			[]string{"River", "usher migrate"},
 		},
-		"a newer one of River": {`INSERT INTO river_migration (line, version) VALUES ('main', 9999)`, []string{"River", "9999"}},
-		"none of River":        {`DROP TABLE river_migration`, []string{"River", "version 0"}},
+		"a newer one of River": {`INSERT INTO river_migration (line, version) VALUES ('main', 9999)`, []string{"River", "9999", "newer than this program's", "deploy"}},
+		"none of River":        {`DROP TABLE river_migration`, []string{"River", "version 0", "usher migrate"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

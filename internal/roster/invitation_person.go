@@ -23,6 +23,8 @@ type InvitationView struct {
 	Zone          *time.Location // of the invited account, else the company, else the app
 	Account       *Account       // the account with the invited address, if there is one
 	HasPassword   bool           // that account can log in
+
+	isMember bool // who accepted is still in the workspace
 }
 
 // errDeadLink is the answer to every link that leads nowhere: never genuine,
@@ -33,7 +35,8 @@ var errDeadLink = errorf(NotFound, "link_dead", "This link is not valid, or no l
 // invitation to an archived workspace shows as revoked.
 func viewInvitation(ctx context.Context, tx pgx.Tx, id uuid.UUID, lock string) (v InvitationView, err error) {
 	rows, err := tx.Query(ctx, `
-		SELECT `+invitationColumns+`, `+appColumns+`, inviter.full_name, company.name, company.time_zone, workspace.name, workspace.state
+		SELECT `+invitationColumns+`, `+appColumns+`, inviter.full_name, company.name, company.time_zone, workspace.name, workspace.state,
+			EXISTS (SELECT FROM membership WHERE workspace_id = invitation.workspace_id AND account_id = invitation.account_id AND state = 'active')
 		FROM invitation
 		JOIN app ON app.id = invitation.app_id
 		JOIN account inviter ON inviter.id = invitation.inviter_id
@@ -47,6 +50,7 @@ func viewInvitation(ctx context.Context, tx pgx.Tx, id uuid.UUID, lock string) (
 		Invitation
 		App
 		InviterName, CompanyName, CompanyZone, WorkspaceName, WorkspaceState string
+		IsMember                                                             bool
 	}])
 	if errors.Is(err, pgx.ErrNoRows) {
 		return v, errDeadLink
@@ -57,6 +61,7 @@ func viewInvitation(ctx context.Context, tx pgx.Tx, id uuid.UUID, lock string) (
 	v = InvitationView{
 		Invitation: found.Invitation, App: found.App,
 		InviterName: found.InviterName, CompanyName: found.CompanyName, WorkspaceName: found.WorkspaceName,
+		isMember: found.IsMember,
 	}
 	if v.State.Open() && found.WorkspaceState != workspaceActive {
 		v.State = Revoked // what it leads to is closed; it cannot be accepted
@@ -86,7 +91,8 @@ func viewInvitation(ctx context.Context, tx pgx.Tx, id uuid.UUID, lock string) (
 
 // ViewInvitation is the invitation a ticket leads to, in whatever state. Only
 // the current version's ticket does, and the last one before a revocation, so
-// that its holder learns what happened.
+// that its holder learns what happened. The link of somebody who accepted and
+// was removed later is dead.
 func (r *Roster) ViewInvitation(ctx context.Context, t Ticket) (v InvitationView, err error) {
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
 		if v, err = viewInvitation(ctx, tx, t.ID, ""); err != nil {
@@ -94,6 +100,9 @@ func (r *Roster) ViewInvitation(ctx context.Context, t Ticket) (v InvitationView
 		}
 		if t.Version != v.Version && (v.State != Revoked || t.Version != v.Version-1) {
 			return errDeadLink
+		}
+		if v.State == Accepted && !v.isMember {
+			return errDeadLink // the person was removed since; the link does not bring them back
 		}
 		if v.State.Open() && !v.ExpiresAt.After(r.now()) {
 			v.State = Expired // the sweep will say so within a minute

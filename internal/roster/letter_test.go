@@ -15,7 +15,7 @@ func TestInvitationToSend(t *testing.T) {
 	t.Parallel()
 	b := rostertest.Begin(t)
 	inv := b.Invite(t, "ann@example.org")
-	job := b.SendJobs(t, inv.ID)[0]
+	job := sendJob(t, b, inv)
 	v, skip, err := b.InvitationToSend(t.Context(), job)
 	done(t, err)
 	if skip != "" || v.ID != inv.ID || v.Email != inv.Email || v.App.ID != b.App.ID || v.InviterName != b.Stakeholder.FullName ||
@@ -68,7 +68,7 @@ func TestInvitationToSendLateCheck(t *testing.T) {
 			t.Parallel()
 			b := rostertest.Begin(t)
 			inv := b.Invite(t, "ann@example.org")
-			job := b.SendJobs(t, inv.ID)[0]
+			job := sendJob(t, b, inv)
 			test.happens(t, b, inv)
 			_, skip, err := b.InvitationToSend(t.Context(), job)
 			done(t, err)
@@ -87,7 +87,7 @@ func TestInvitationToSendLocks(t *testing.T) {
 	tx, err := pool.Begin(t.Context())
 	done(t, err)
 	defer tx.Rollback(t.Context())
-	_, skip, err := b.In(tx).InvitationToSend(t.Context(), b.SendJobs(t, inv.ID)[0])
+	_, skip, err := b.In(tx).InvitationToSend(t.Context(), sendJob(t, b, inv))
 	done(t, err)
 	if skip != "" {
 		t.Fatal(skip)
@@ -104,7 +104,7 @@ func TestRecordDelivery(t *testing.T) {
 	t.Parallel()
 	b := rostertest.Begin(t)
 	inv := b.Invite(t, "ann@example.org")
-	job := b.SendJobs(t, inv.ID)[0]
+	job := sendJob(t, b, inv)
 	delivery := func(want roster.Delivery) {
 		t.Helper()
 		if got := reread(t, b, inv).Delivery; got != want {
@@ -139,7 +139,7 @@ func TestNewsToTell(t *testing.T) {
 	yes.FullName = "As Accepted"
 	_, _, err := b.AcceptInvitation(t.Context(), inv.Ticket(), yes)
 	done(t, err)
-	job := b.TellJobs(t, b.Stakeholder.ID)[0]
+	job := tellJob(t, b, b.Stakeholder)
 	news, skip, err := b.NewsToTell(t.Context(), job)
 	done(t, err)
 	want := roster.NewsLine{

@@ -231,6 +231,9 @@ func TestRemovedMember(t *testing.T) {
 	if memberships(t, b, inv, "active") != 0 {
 		t.Fatal("the old link added a removed member again")
 	}
+	if _, err := b.ViewInvitation(t.Context(), inv.Ticket()); roster.CodeOf(err) != "link_dead" {
+		t.Errorf("the old link shows %v, want that it is no longer valid", err)
+	}
 
 	// A new invitation does, in its own role.
 	again := b.Invite(t, "ann@example.org")
@@ -409,6 +412,9 @@ func TestViewInvitation(t *testing.T) {
 				b := rostertest.Begin(t)
 				inv := b.Invite(t, "ann@example.org")
 				b.Exec(t, `UPDATE invitation SET state = $2, version = 4 WHERE id = $1`, inv.ID, state)
+				if state == roster.Accepted { // by somebody who is still a member
+					b.Exec(t, `UPDATE invitation SET account_id = $2 WHERE id = $1`, inv.ID, b.Stakeholder.ID)
+				}
 				v, err := b.ViewInvitation(t.Context(), roster.Ticket{ID: inv.ID, Version: version})
 				if version != 4 && (state != roster.Revoked || version != 3) {
 					refused(t, err, roster.NotFound, "link_dead")

@@ -307,7 +307,7 @@ func explainable(sql string) bool {
 	if strings.Contains(sql, "river_") {
 		return false
 	}
-	for _, verb := range []string{"SELECT", "INSERT", "UPDATE", "DELETE"} {
+	for _, verb := range []string{"SELECT", "INSERT", "UPDATE", "DELETE", "WITH"} {
 		if strings.HasPrefix(sql, verb) {
 			return true
 		}

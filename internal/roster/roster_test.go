@@ -118,3 +118,23 @@ func memberships(t *testing.T, b *rostertest.Bundle, inv roster.Invitation, stat
 		SELECT count(*) FROM membership m JOIN account a ON a.id = m.account_id
 		WHERE m.workspace_id = $1 AND a.email_key = $2 AND m.state = $3`, inv.WorkspaceID, inv.EmailKey, state)
 }
+
+// tellJob is the one job that tells an inviter something.
+func tellJob(t *testing.T, b *rostertest.Bundle, inviter roster.Account) roster.TellInviter {
+	t.Helper()
+	jobs := b.TellJobs(t, inviter.ID)
+	if len(jobs) != 1 {
+		t.Fatalf("jobs that tell the inviter: got %d, want 1", len(jobs))
+	}
+	return jobs[0]
+}
+
+// sendJob is the one job that mails an invitation.
+func sendJob(t *testing.T, b *rostertest.Bundle, inv roster.Invitation) roster.SendInvitation {
+	t.Helper()
+	jobs := b.SendJobs(t, inv.ID)
+	if len(jobs) != 1 {
+		t.Fatalf("jobs that mail the invitation: got %d, want 1", len(jobs))
+	}
+	return jobs[0]
+}

@@ -222,7 +222,7 @@ func TestTenancyOfJobs(t *testing.T) {
 	own := rostertest.Begin(t)
 	other := own.Another(t)
 	accept(t, other, other.Invite(t, "ann@example.org"))
-	job := own.TellJobs(t, other.Stakeholder.ID)[0]
+	job := tellJob(t, own, other.Stakeholder)
 	for _, mixed := range []roster.TellInviter{
 		{AppID: own.App.ID, InviterID: job.InviterID, EventIDs: job.EventIDs},
 		{AppID: own.App.ID, InviterID: own.Stakeholder.ID, EventIDs: job.EventIDs},
