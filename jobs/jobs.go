@@ -42,7 +42,7 @@ const (
 	// mailCooldown is the least time between two fetches of mail that somebody
 	// waits for. A job that comes right after a fetch waits for so long, so it
 	// is short; each fetch costs a query, so it is not shorter.
-	mailCooldown = 5 * time.Millisecond
+	mailCooldown = 2 * time.Millisecond
 
 	// mailPoll is how often such mail is looked for even if no notification
 	// came: one that follows another within mailCooldown is not sent.

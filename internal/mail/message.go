@@ -66,8 +66,8 @@ type Outbox struct {
 	Now func() time.Time
 }
 
-// In is the same Outbox inside tx.
-func (o *Outbox) In(tx pgx.Tx) *Outbox { return &Outbox{DB: tx, Now: o.Now} }
+// In is the same Outbox inside tx, which an error has to end.
+func (o *Outbox) In(tx pgx.Tx) *Outbox { return &Outbox{DB: postgres.Join(tx), Now: o.Now} }
 
 const messageColumns = `id, app_id, dedupe_key, subject_id, sender, recipient, subject, text, html, state, provider_id, error,
 	first_attempt_at, attempts, created_at, settled_at`

@@ -67,6 +67,22 @@ func InTx(ctx context.Context, db DB, fn func(tx pgx.Tx) error) error {
 	return finish(ctx, tx, func() error { return fn(tx) })
 }
 
+// Join makes tx a DB, for operations that are parts of it: they commit or fail
+// with it, and cost no savepoints. One that fails may leave some of its writes
+// behind in tx, so its error has to end tx.
+func Join(tx pgx.Tx) DB { return joined{tx} }
+
+type joined struct{ tx pgx.Tx }
+
+func (j joined) Begin(context.Context) (pgx.Tx, error) { return part{j.tx}, nil }
+
+// part is a transaction whose end is decided by who began it. Its own Begin
+// still makes a savepoint.
+type part struct{ pgx.Tx }
+
+func (part) Commit(context.Context) error   { return nil }
+func (part) Rollback(context.Context) error { return nil }
+
 // InTxAfter is InTx for a transaction whose first statements are known: those
 // that first queues have been answered when fn is called. On a pool they take
 // no round trip of their own, they travel with the BEGIN.

@@ -25,9 +25,9 @@ type Roster struct {
 }
 
 // In is the same Roster inside tx, for callers that join several operations in
-// one transaction. Each then runs under a savepoint.
+// one transaction. An error of one of them has to end it.
 func (r *Roster) In(tx pgx.Tx) *Roster {
-	return &Roster{DB: tx, Jobs: r.Jobs, Now: r.Now}
+	return &Roster{DB: postgres.Join(tx), Jobs: r.Jobs, Now: r.Now}
 }
 
 // now is the clock in the precision Postgres keeps, so that what was answered
