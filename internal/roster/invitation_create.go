@@ -21,6 +21,10 @@ import (
 // used its idempotency keys for other requests at the same moment.
 const createTries = 5
 
+// maxRounds bounds how often one try looks again at rows that others were
+// faster with. Two do, unless people decide and invite in the same instant.
+const maxRounds = 10
+
 // NewInvitation asks for one invitation.
 type NewInvitation struct {
 	AppID       uuid.UUID
@@ -89,31 +93,61 @@ type createBatch struct {
 	remembered []stored
 	facts      []createFacts
 
+	// What the round's INSERT was asked for and did.
+	fresh         []int // rows that become an invitation, unless something stands against it
+	inserted      []uuid.UUID
+	keyedInserted int // how many answers it remembered
+
 	stale   []uuid.UUID // open ones whose time is over, in the way of new ones
 	created []int       // rows that become an invitation
 	keys    []int       // rows whose answer is to be remembered
 }
 
-// begin starts a try with reading about all rows.
+// begin starts a try by inserting what looks like a new invitation: rows in
+// order, and the first of the batch with their address and their key. The
+// INSERT itself checks all that decides, so that the usual row needs no reading.
 func (b *createBatch) begin(batch *pgx.Batch) {
 	n := len(b.rows)
 	b.out, b.remembered, b.facts = make([]CreateOutcome, n), make([]stored, n), make([]createFacts, n)
-	b.created, b.keys = nil, nil
-	b.todo = make([]int, n)
-	for i := range b.todo {
-		b.todo[i] = i
+	b.created, b.keys, b.todo, b.fresh = nil, nil, nil, nil
+	addresses, keys := map[openKey]bool{}, map[requestKey]bool{}
+	for at, row := range b.rows {
+		address, key := openKey{row.WorkspaceID, row.address.Key}, row.requestKey()
+		first := !addresses[address] && (row.Key.Key == "" || !keys[key])
+		addresses[address], keys[key] = true, true
+		if b.refused[at] != nil || !first {
+			b.todo = append(b.todo, at)
+			continue
+		}
+		b.fresh = append(b.fresh, at)
+		b.out[at].Invitation = row.invitation(b.now)
+		if row.Key.Key != "" {
+			b.keys = append(b.keys, at)
+		}
 	}
-	b.queueReads(batch)
+	batch.Queue(usePlans)
+	b.queueInsert(batch)
 }
 
-// run is the rest of the try. A row whose address another transaction invites
-// at the same moment waits for that one's end and is then looked at again, by
-// itself: only such rows cost a further round, however many others are in the
-// batch.
+// run is the rest of the try: rows that were not inserted are read about, and
+// answered or inserted in their turn. A row whose address another transaction
+// invites at the same moment waits for that one's end and is then looked at
+// again, by itself: only such rows cost a further round, however many others
+// are in the batch.
 func (b *createBatch) run(ctx context.Context, tx pgx.Tx, r *Roster) error {
-	for {
-		fresh, err := b.settle(b.todo)
-		if err != nil {
+	for range maxRounds {
+		if err := b.sortOut(); err != nil {
+			return err
+		}
+		if len(b.todo) == 0 {
+			return b.record(ctx, tx, r)
+		}
+		reads := &pgx.Batch{}
+		b.queueReads(reads)
+		if err := tx.SendBatch(ctx, reads).Close(); err != nil {
+			return fmt.Errorf("read facts: %w", err)
+		}
+		if err := b.settle(); err != nil {
 			return err
 		}
 		if len(b.stale) > 0 {
@@ -121,18 +155,13 @@ func (b *createBatch) run(ctx context.Context, tx pgx.Tx, r *Roster) error {
 				return err
 			}
 		}
-		if b.todo, err = b.insert(ctx, tx, fresh); err != nil {
-			return err
-		}
-		if len(b.todo) == 0 {
-			return b.record(ctx, tx, r)
-		}
-		again := &pgx.Batch{}
-		b.queueReads(again)
-		if err := tx.SendBatch(ctx, again).Close(); err != nil {
-			return fmt.Errorf("read facts again: %w", err)
+		insert := &pgx.Batch{}
+		b.queueInsert(insert)
+		if err := tx.SendBatch(ctx, insert).Close(); err != nil {
+			return fmt.Errorf("insert invitations: %w", err)
 		}
 	}
+	return errOvertaken
 }
 
 // stored is a remembered answer, if there is one.
@@ -181,6 +210,23 @@ func (row *NewInvitation) clean() (err error) {
 const usePlans = `
 	SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true)`
 
+// factsOfQ joins to rows q (app_id, workspace_id, inviter_id, email_key) what
+// decides about them, each looked up by index.
+const factsOfQ = `
+	LEFT JOIN LATERAL (
+		SELECT state, company_id FROM workspace WHERE app_id = q.app_id AND id = q.workspace_id LIMIT 1) AS workspace ON true
+	LEFT JOIN LATERAL (
+		SELECT status FROM account WHERE app_id = q.app_id AND id = q.inviter_id LIMIT 1) AS actor ON true
+	CROSS JOIN LATERAL (SELECT
+		EXISTS (SELECT FROM membership m
+			WHERE m.workspace_id = q.workspace_id AND m.account_id = q.inviter_id AND m.state = 'active' AND m.role = 'stakeholder')
+		OR EXISTS (SELECT FROM company_member c
+			WHERE c.company_id = workspace.company_id AND c.account_id = q.inviter_id AND c.role = 'admin') AS may_invite,
+		(SELECT m.account_id FROM membership m
+			WHERE m.workspace_id = q.workspace_id AND m.state = 'active' AND m.account_id = (
+				SELECT a.id FROM account a
+				WHERE a.app_id = q.app_id AND a.email_key = q.email_key AND a.status NOT IN ('merged', 'archived'))) AS member_id) AS f`
+
 // queueReads asks for the remembered answers and the facts that decide about
 // all of todo.
 func (b *createBatch) queueReads(batch *pgx.Batch) {
@@ -197,7 +243,6 @@ func (b *createBatch) queueReads(batch *pgx.Batch) {
 		emails[i], routes[i], keys[i] = row.address.Key, row.Key.Route, row.Key.Key
 	}
 
-	batch.Queue(usePlans)
 	batch.Queue(`
 		SELECT q.n, k.body_hash, k.answer
 		FROM unnest($1::uuid[], $2::text[], $3::text[]) WITH ORDINALITY AS q (app_id, route, key, n)
@@ -215,19 +260,8 @@ func (b *createBatch) queueReads(batch *pgx.Batch) {
 	})
 	batch.Queue(`
 		SELECT q.n, workspace.state, actor.status,
-			EXISTS (SELECT FROM membership m
-				WHERE m.workspace_id = q.workspace_id AND m.account_id = q.actor_id AND m.state = 'active' AND m.role = 'stakeholder')
-			OR EXISTS (SELECT FROM company_member c
-				WHERE c.company_id = workspace.company_id AND c.account_id = q.actor_id AND c.role = 'admin'),
-			(SELECT m.account_id FROM membership m
-				WHERE m.workspace_id = q.workspace_id AND m.state = 'active' AND m.account_id = (
-					SELECT a.id FROM account a
-					WHERE a.app_id = q.app_id AND a.email_key = q.email_key AND a.status NOT IN ('merged', 'archived')))
-		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) WITH ORDINALITY AS q (app_id, workspace_id, actor_id, email_key, n)
-		LEFT JOIN LATERAL (
-			SELECT state, company_id FROM workspace WHERE app_id = q.app_id AND id = q.workspace_id LIMIT 1) AS workspace ON true
-		LEFT JOIN LATERAL (
-			SELECT status FROM account WHERE app_id = q.app_id AND id = q.actor_id LIMIT 1) AS actor ON true`,
+			f.may_invite, f.member_id
+		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) WITH ORDINALITY AS q (app_id, workspace_id, inviter_id, email_key, n)`+factsOfQ,
 		apps, workspaces, actors, emails).Query(func(rows pgx.Rows) error {
 		var n int
 		var f createFacts
@@ -268,10 +302,11 @@ type requestKey struct {
 	route, key string
 }
 
-// settle gives the rows of todo their answers. It returns those that become an
-// invitation, unless another transaction is faster.
-func (b *createBatch) settle(todo []int) (fresh []int, err error) {
-	b.stale = nil
+// settle gives the rows of todo their answers. Those that become an invitation,
+// unless another transaction is faster, are fresh.
+func (b *createBatch) settle() (err error) {
+	todo := b.todo
+	b.stale, b.fresh, b.todo = nil, nil, nil
 	earlier := map[openKey]Invitation{} // created by earlier rows of this batch
 	for _, at := range b.created {
 		inv := b.out[at].Invitation
@@ -294,7 +329,7 @@ func (b *createBatch) settle(todo []int) (fresh []int, err error) {
 			}
 			if s := b.remembered[at]; s.answer != nil {
 				if b.out[at], err = recallCreated(row.Key, s); err != nil {
-					return nil, err
+					return err
 				}
 				continue
 			}
@@ -320,10 +355,10 @@ func (b *createBatch) settle(todo []int) (fresh []int, err error) {
 			inv := row.invitation(b.now)
 			earlier[k] = inv
 			b.out[at].Created = Created{Invitation: inv}
-			fresh = append(fresh, at)
+			b.fresh = append(b.fresh, at)
 		}
 	}
-	return fresh, nil
+	return nil
 }
 
 func (row NewInvitation) requestKey() requestKey {
@@ -387,14 +422,16 @@ func (inv *Invitation) mailAgain(now time.Time) {
 	inv.QueuedAt = &now
 }
 
-// insert stores the fresh rows' invitations with their events and remembered
-// answers: one statement, since each costs a round trip while the next batch
-// waits. It returns the rows to look at again: those whose addresses another
-// transaction has just invited, and those that only followed them.
-func (b *createBatch) insert(ctx context.Context, tx pgx.Tx, fresh []int) (lost []int, err error) {
+// queueInsert stores the fresh rows' invitations with their events and
+// remembered answers: one statement, since each costs a round trip while the
+// next batch waits. Its conditions are those of refuse, of membership and of
+// the key; the open invitation is the index's.
+func (b *createBatch) queueInsert(batch *pgx.Batch) {
+	fresh := b.fresh
 	n := len(fresh)
+	b.inserted, b.keyedInserted = nil, 0
 	if n == 0 {
-		return nil, nil
+		return
 	}
 	// Two batches that insert the same addresses wait for each other; in one
 	// order they cannot wait in a circle.
@@ -411,7 +448,6 @@ func (b *createBatch) insert(ctx context.Context, tx pgx.Tx, fresh []int) (lost 
 		expires                                 = make([]time.Time, n)
 		routes, keys                            = make([]string, n), make([]string, n)
 		data, hashes, answers                   = make([][]byte, n), make([][]byte, n), make([][]byte, n)
-		keyed                                   int
 	)
 	for i, at := range fresh {
 		inv, key := b.out[at].Invitation, b.rows[at].Key
@@ -423,15 +459,10 @@ func (b *createBatch) insert(ctx context.Context, tx pgx.Tx, fresh []int) (lost 
 		if key.Key == "" {
 			continue
 		}
-		keyed++
 		routes[i], keys[i], hashes[i] = key.Route, key.Key, key.Hash
-		if answers[i], err = b.out[at].remember(); err != nil {
-			return nil, err
-		}
+		answers[i] = b.out[at].remember()
 	}
-	var inserted []uuid.UUID
-	var remembered int
-	if err := tx.QueryRow(ctx, `
+	batch.Queue(`
 		WITH q AS (
 			SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
 				$10::text[], $11::text[], $12::int[], $13::timestamptz[], $14::timestamptz[],
@@ -442,9 +473,11 @@ func (b *createBatch) insert(ctx context.Context, tx pgx.Tx, fresh []int) (lost 
 		), inserted AS (
 			INSERT INTO invitation (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note,
 				state, delivery, sends, queued_at, expires_at, created_at)
-			SELECT id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note,
-				'pending', delivery, sends, queued_at, expires_at, $21
-			FROM q
+			SELECT q.id, q.app_id, q.workspace_id, q.inviter_id, q.kind, q.email, q.email_key, q.full_name, q.locale, q.note,
+				'pending', q.delivery, q.sends, q.queued_at, q.expires_at, $21
+			FROM q`+factsOfQ+`
+			WHERE workspace.state = 'active' AND actor.status = 'active' AND f.may_invite AND f.member_id IS NULL
+				AND (SELECT 1 FROM idempotency_key k WHERE k.app_id = q.app_id AND k.route = q.route AND k.key = q.key) IS NULL
 			ON CONFLICT (workspace_id, email_key) WHERE state IN ('pending', 'on_hold') DO NOTHING
 			RETURNING id
 		), recorded AS (
@@ -459,38 +492,47 @@ func (b *createBatch) insert(ctx context.Context, tx pgx.Tx, fresh []int) (lost 
 		SELECT ARRAY(SELECT id FROM inserted), (SELECT count(*) FROM remembered)`,
 		ids, apps, workspaces, inviters, kinds, emails, emailKeys, names, locales,
 		notes, deliveries, sends, queued, expires,
-		events, data, routes, keys, hashes, answers, b.now, EventCreated).Scan(&inserted, &remembered); err != nil {
-		return nil, fmt.Errorf("insert invitations: %w", err)
-	}
+		events, data, routes, keys, hashes, answers, b.now, EventCreated).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&b.inserted, &b.keyedInserted)
+	})
+}
+
+// sortOut takes note of what the INSERT did. Rows that it left out, and rows
+// that took theirs for the first of the batch and followed them, are to be
+// looked at again.
+func (b *createBatch) sortOut() error {
 	stored, gone := map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
-	for _, id := range inserted {
+	for _, id := range b.inserted {
 		stored[id] = true
 	}
-	for i, at := range fresh {
-		if stored[ids[i]] {
-			b.created = append(b.created, at)
+	keyed := 0
+	for _, at := range b.fresh {
+		id := b.out[at].Invitation.ID
+		if !stored[id] {
+			gone[id] = true
 			continue
 		}
-		gone[ids[i]] = true
-		if keys[i] != "" {
-			keyed--
+		b.created = append(b.created, at)
+		if b.rows[at].Key.Key != "" {
+			keyed++
 		}
 	}
-	if remembered != keyed {
+	if b.keyedInserted != keyed {
 		// The same key came at the same moment with a request for another
 		// address, else its row would be among the gone.
-		return nil, errOvertaken
+		return errOvertaken
 	}
 	if len(gone) == 0 {
-		return nil, nil
+		return nil
 	}
 	for at, out := range b.out {
 		if gone[out.Invitation.ID] {
-			lost = append(lost, at)
+			b.todo = append(b.todo, at)
 		}
 	}
+	slices.Sort(b.todo)
 	b.keys = slices.DeleteFunc(b.keys, func(at int) bool { return gone[b.out[at].Invitation.ID] })
-	return lost, nil
+	return nil
 }
 
 // record remembers the answers that came without a new invitation, and inserts
@@ -526,9 +568,7 @@ func (b *createBatch) recordKeys(ctx context.Context, tx pgx.Tx, keyed []int) (e
 	for i, at := range keyed {
 		row := b.rows[at]
 		apps[i], routes[i], keys[i], hashes[i] = row.AppID, row.Key.Route, row.Key.Key, row.Key.Hash
-		if answers[i], err = b.out[at].remember(); err != nil {
-			return err
-		}
+		answers[i] = b.out[at].remember()
 	}
 	inserted, err := tx.Exec(ctx, `
 		INSERT INTO idempotency_key (app_id, route, key, body_hash, answer, created_at)
@@ -546,14 +586,12 @@ func (b *createBatch) recordKeys(ctx context.Context, tx pgx.Tx, keyed []int) (e
 }
 
 // remember is the outcome as it is kept under the row's key.
-func (out CreateOutcome) remember() ([]byte, error) {
+func (out CreateOutcome) remember() []byte {
 	a := answer[Created]{Result: out.Created}
-	if out.Err != nil && !errors.As(out.Err, &a.Err) {
-		return nil, out.Err
-	}
+	errors.As(out.Err, &a.Err) // every refusal is an *Error
 	kept, err := json.Marshal(a)
 	if err != nil {
-		return nil, fmt.Errorf("write remembered answer: %w", err)
+		panic(err) // plain data: it always marshals
 	}
-	return kept, nil
+	return kept
 }
