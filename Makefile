@@ -52,7 +52,7 @@ usher: # always asks go build, whose cache knows best what changed
 .PHONY: test
 test: build chromium ## run all tests, getting what is missing for them
 	@echo "==> Running all tests against a private PostgreSQL"
-	@$(with_postgres) go tool gotestsum --format pkgname --hide-summary output \
+	@$(with_postgres) go tool gotestsum --format pkgname \
 		--post-run-command .ci/summary -- \
 		-count=1 -timeout $(TEST_TIMEOUT) -vet=off ./...
 

@@ -147,7 +147,7 @@ func TestSchemaRefused(t *testing.T) {
 	for _, c := range []struct{ name, statement, want string }{
 		{"nothing migrated", `DROP TABLE usher_migration`, "run 'usher migrate' first"},
 		{"newer", `INSERT INTO usher_migration (version, name) VALUES (9999, '9999_later.sql')`, "newer than this program's"},
-		{"another River", `DELETE FROM river_migration WHERE version = (SELECT max(version) FROM river_migration)`, "run 'usher migrate' of this release first"},
+		{"another River", `DELETE FROM river_migration WHERE version = (SELECT max(version) FROM river_migration)`, "run 'usher migrate' first"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
