@@ -136,12 +136,11 @@ func (k *Keyring) Unseal(purpose Purpose, sealed string) (string, error) {
 	if dot < 0 {
 		return "", ErrBadToken
 	}
-	mac, err := base64.RawURLEncoding.Strict().DecodeString(sealed[dot+1:])
-	if err != nil {
-		return "", ErrBadToken
-	}
+	// The text of the MAC is compared, not its bytes: base64 has many texts for
+	// the same bytes, with line breaks in them.
 	for _, key := range k.keys {
-		if hmac.Equal(mac, key.mac(purpose, []byte(sealed[:dot]))) {
+		mac := base64.RawURLEncoding.EncodeToString(key.mac(purpose, []byte(sealed[:dot])))
+		if hmac.Equal([]byte(sealed[dot+1:]), []byte(mac)) {
 			return sealed[:dot], nil
 		}
 	}
