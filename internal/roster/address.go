@@ -57,6 +57,9 @@ func ParseAddress(typed string) (Address, error) {
 		}
 	}
 	ascii, err := idna.Lookup.ToASCII(domain)
+	if err == nil { // its own answer must be a domain again: it lets through mixes of writing directions that it then refuses
+		_, err = idna.Lookup.ToASCII(ascii)
+	}
 	if err != nil || !complete(ascii) {
 		return refuse("email_domain_invalid", "The part after @ is not a complete domain, like example.org.")
 	}
