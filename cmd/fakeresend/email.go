@@ -148,6 +148,43 @@ func parseEmail(data []byte) (*email, *apiError) {
 	return req.check()
 }
 
+// parsed is a mail, or why it is none.
+type parsed struct {
+	email *email
+	err   *apiError
+}
+
+// parseBatch reads and checks the mails of a batch. What is wrong with one of
+// them leaves the others as they are.
+func parseBatch(data []byte) ([]parsed, *apiError) {
+	var requests []emailRequest
+	var items []json.RawMessage
+	// A batch whose fields have the right types, as nearly all have, is read
+	// in one pass.
+	err := json.Unmarshal(data, &requests)
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &syntax):
+		return nil, errNotJSON
+	case err != nil && json.Unmarshal(data, &items) != nil:
+		return nil, invalid("The request body must be an array of emails.")
+	case err != nil:
+		requests = nil
+	}
+	n := len(requests) + len(items)
+	if n == 0 || n > maxBatch {
+		return nil, invalid("A batch takes between 1 and %d emails.", maxBatch)
+	}
+	list := make([]parsed, n)
+	for i := range requests {
+		list[i].email, list[i].err = requests[i].check()
+	}
+	for i, item := range items {
+		list[i].email, list[i].err = parseEmail(item)
+	}
+	return list, nil
+}
+
 var (
 	tagText    = regexp.MustCompile(`^[A-Za-z0-9_-]{1,256}$`)
 	headerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")

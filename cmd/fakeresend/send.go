@@ -29,8 +29,9 @@ func (s *server) sendEmail(c *call) *answer {
 // sendBatch serves POST /emails/batch. Strict, the default, refuses the whole
 // batch for one bad item; permissive accepts the good ones and names the bad.
 func (s *server) sendBatch(c *call) *answer {
-	if !json.Valid(c.body) {
-		return errNotJSON.answer()
+	items, refusal := parseBatch(c.body)
+	if refusal == errNotJSON {
+		return refusal.answer()
 	}
 	if a := s.claim(c); a != nil {
 		return a
@@ -39,12 +40,8 @@ func (s *server) sendBatch(c *call) *answer {
 	if mode != "" && mode != "strict" && mode != "permissive" {
 		return s.refuse(c, invalid("Invalid `x-batch-validation` header. It must be `strict` or `permissive`."))
 	}
-	var items []json.RawMessage
-	if json.Unmarshal(c.body, &items) != nil {
-		return s.refuse(c, invalid("The request body must be an array of emails."))
-	}
-	if len(items) == 0 || len(items) > maxBatch {
-		return s.refuse(c, invalid("A batch takes between 1 and %d emails.", maxBatch))
+	if refusal != nil {
+		return s.refuse(c, refusal)
 	}
 
 	type itemID struct {
@@ -60,7 +57,7 @@ func (s *server) sendBatch(c *call) *answer {
 		Errors []itemError `json:"errors,omitempty"`
 	}{Data: []itemID{}}
 	for i, item := range items {
-		e, err := parseEmail(item)
+		e, err := item.email, item.err
 		if err == nil && len(e.Attachments) > 0 {
 			err = invalid("Invalid `attachments` field. A batch takes no attachments.")
 		}
