@@ -42,6 +42,13 @@ func Open(ctx context.Context, url string, size int) (*pgxpool.Pool, error) {
 	config.ConnConfig.RuntimeParams["application_name"] = "usher"
 	config.ConnConfig.RuntimeParams["timezone"] = "UTC"
 	config.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = fmt.Sprint(idleInTransaction.Milliseconds())
+	// Statements run by plans made once for each connection, by index. Left alone,
+	// the planner takes an array it does not know for ten rows, finds one it
+	// knows cheaper and plans anew for every call, which takes longer than to run
+	// it; and a plan made on a young table reads all of it, also when it has grown.
+	config.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
+	config.ConnConfig.RuntimeParams["enable_seqscan"] = "off"
+	config.ConnConfig.RuntimeParams["jit"] = "off" // a plan that has to read all of a table looks dear enough to compile it
 	config.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
 		pgxuuid.Register(conn.TypeMap()) // else every id goes through its text, at ten times the cost
 		return nil
@@ -107,6 +114,18 @@ func InTxAfter(ctx context.Context, db DB, first func(*pgx.Batch), fn func(tx pg
 		}
 		return fn(results.Tx())
 	})
+}
+
+// Send runs statements that need nothing of each other's answers as one
+// transaction. On a pool that takes one round trip, and no lock is held
+// across it.
+func Send(ctx context.Context, db DB, queue func(*pgx.Batch)) error {
+	batch := &pgx.Batch{}
+	queue(batch)
+	if pool, ok := db.(*pgxpool.Pool); ok {
+		return pool.SendBatch(ctx, batch).Close()
+	}
+	return InTx(ctx, db, func(tx pgx.Tx) error { return tx.SendBatch(ctx, batch).Close() })
 }
 
 // finish runs fn and ends tx after it.

@@ -16,6 +16,7 @@ import (
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
+	"usher/internal/postgres"
 	"usher/internal/roster"
 	"usher/internal/roster/rostertest"
 )
@@ -31,7 +32,7 @@ func TestCreateInvitation(t *testing.T) {
 	want := roster.Invitation{
 		ID: inv.ID, AppID: b.App.ID, WorkspaceID: b.Workspace.ID, InviterID: b.Stakeholder.ID, Kind: roster.KindNewUser,
 		Email: "Ann@Example.ORG", EmailKey: "ann@example.org", FullName: "Ann  Example", Locale: "es-MX", Note: "Hello,\nAnn",
-		State: roster.Pending, Delivery: roster.MailQueued, Version: 1, Sends: 1, QueuedAt: &now,
+		State: roster.Pending, Delivery: roster.MailQueued, Version: 1, Sends: 1, QueuedAt: &now, MessageID: inv.MessageID,
 		ExpiresAt: now.Add(inviteLife), CreatedAt: now,
 	}
 	if !reflect.DeepEqual(inv, want) {
@@ -50,11 +51,15 @@ func TestCreateInvitation(t *testing.T) {
 	if strings.Contains(strings.ToLower(asJSON(t, events)), "ann") {
 		t.Errorf("the event keeps personal data: %s", asJSON(t, events))
 	}
-	if jobs := b.SendJobs(t, inv.ID); len(jobs) != 1 || jobs[0] != (roster.SendInvitation{ID: inv.ID, Version: 1, Send: 1}) {
-		t.Errorf("send jobs: got %+v", jobs)
+	mail := roster.Mail{
+		ID: *inv.MessageID, AppID: b.App.ID, Kind: roster.MailInvitation, SubjectID: inv.ID, Purpose: "v1:send:1",
+		Args: roster.MailArgs{Version: 1, Send: 1}, Lane: roster.Interactive, EmailKey: "ann@example.org",
+	}
+	if mails := b.Mails(t, inv.ID); len(mails) != 1 || !reflect.DeepEqual(mails[0], mail) {
+		t.Errorf("mails: got %+v, want %+v", mails, mail)
 	}
 	if job := rostertest.Value[string](t, b, `
-		SELECT queue || ' ' || max_attempts FROM river_job WHERE args->>'invitation_id' = $1`, inv.ID.String()); job != "mail 1000" {
+		SELECT queue || ' ' || (args->>'lane') FROM river_job WHERE kind = 'compose_mail'`); job != "mail_interactive interactive" {
 		t.Errorf("job: got %s", job)
 	}
 }
@@ -64,6 +69,39 @@ func asJSON(t *testing.T, v any) string {
 	text, err := json.Marshal(v)
 	done(t, err)
 	return string(text)
+}
+
+// The creation inserts its job by itself, in the form River gives it.
+func TestCreateWakesLikeRiver(t *testing.T) {
+	t.Parallel()
+	b, pool := rostertest.Database(t)
+	listener, err := pool.Acquire(t.Context())
+	done(t, err)
+	defer listener.Release()
+	_, err = listener.Exec(t.Context(), `LISTEN "public.river_insert"`)
+	done(t, err)
+	rung := func() string {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		n, err := listener.Conn().WaitForNotification(ctx)
+		done(t, err)
+		var payload any
+		done(t, json.Unmarshal([]byte(n.Payload), &payload))
+		return fmt.Sprint(payload)
+	}
+	const newest = `SELECT to_jsonb(j) - '{id,created_at,scheduled_at}'::text[] || jsonb_build_object('due', scheduled_at <= now(), 'fresh', created_at > now() - interval '1 minute')
+		FROM river_job j ORDER BY id DESC LIMIT 1`
+	b.Invite(t, "ann@example.org")
+	ours, ourBell := rostertest.Value[string](t, b, newest), rung()
+	done(t, postgres.InTx(t.Context(), pool, func(tx pgx.Tx) error {
+		_, err := b.Jobs.InsertTx(t.Context(), tx, roster.ComposeMail{Lane: roster.Interactive}, nil)
+		return err
+	}))
+	rivers, riversBell := rostertest.Value[string](t, b, newest), rung()
+	if ours != rivers || ourBell != riversBell {
+		t.Errorf("job:\n got %s, %s\nwant %s, %s", ours, ourBell, rivers, riversBell)
+	}
 }
 
 func TestCreateByCompanyAdmin(t *testing.T) {
@@ -85,14 +123,14 @@ func TestCreateWithoutMail(t *testing.T) {
 	if inv.Delivery != roster.NotMailed || inv.Sends != 0 || inv.QueuedAt != nil {
 		t.Errorf("got %+v", inv)
 	}
-	if jobs := b.SendJobs(t, inv.ID); len(jobs) != 0 {
+	if jobs := b.Mails(t, inv.ID); len(jobs) != 0 {
 		t.Errorf("jobs: got %+v, want none", jobs)
 	}
 	wantEvents(t, b, inv, "created")
 
 	inv, err := b.ResendInvitation(t.Context(), b.App.ID, b.Stakeholder.ID, inv.ID, noKey)
 	done(t, err)
-	if inv.Sends != 1 || len(b.SendJobs(t, inv.ID)) != 1 {
+	if inv.Sends != 1 || len(b.Mails(t, inv.ID)) != 1 {
 		t.Errorf("the first mail, asked for later: got %+v", inv)
 	}
 }
@@ -101,14 +139,17 @@ func TestCreateWithoutMail(t *testing.T) {
 // cannot be stored does nothing.
 func TestCreateIsOneTransaction(t *testing.T) {
 	t.Parallel()
-	b := rostertest.Begin(t)
-	broken := withoutQueue(t, b)
-	_, err := broken.CreateInvitations(t.Context(), []roster.NewInvitation{b.Row("ann@example.org")})
+	b, pool := rostertest.Database(t)
+	_, err := pool.Exec(t.Context(), `ALTER TABLE river_job RENAME TO hidden`)
+	done(t, err)
+	_, err = b.CreateInvitations(t.Context(), []roster.NewInvitation{b.Row("ann@example.org")})
 	var refusal *roster.Error
 	if err == nil || errors.As(err, &refusal) {
 		t.Fatalf("got %v, want a fault", err)
 	}
-	for _, table := range []string{"invitation", "event"} {
+	_, err = pool.Exec(t.Context(), `ALTER TABLE hidden RENAME TO river_job`)
+	done(t, err)
+	for _, table := range []string{"invitation", "event", "message"} {
 		if n := rostertest.Value[int](t, b, `SELECT count(*) FROM `+table+` WHERE app_id = $1`, b.App.ID); n != 0 {
 			t.Errorf("%s: %d rows stayed", table, n)
 		}
@@ -143,7 +184,7 @@ func TestCreateDuplicate(t *testing.T) {
 				t.Errorf("got %+v, want the duplicate of %s", out, inv.ID)
 			}
 			wantEvents(t, b, inv, "created")
-			if jobs := b.SendJobs(t, inv.ID); len(jobs) != 1 {
+			if jobs := b.Mails(t, inv.ID); len(jobs) != 1 {
 				t.Errorf("jobs: got %+v, want one", jobs)
 			}
 		})
@@ -264,7 +305,7 @@ func TestCreateRefusals(t *testing.T) {
 			good := out[2*i+1]
 			done(t, good.Err)
 			wantEvents(t, b, good.Invitation, "created")
-			if len(b.SendJobs(t, good.Invitation.ID)) != 1 {
+			if len(b.Mails(t, good.Invitation.ID)) != 1 {
 				t.Error("the good neighbour has no job")
 			}
 		})
@@ -315,7 +356,7 @@ func TestCreateBatch(t *testing.T) {
 	refused(t, out[5].Err, roster.Invalid, "email_invalid")
 	for _, i := range []int{0, 1, 6} {
 		wantEvents(t, b, out[i].Invitation, "created")
-		if len(b.SendJobs(t, out[i].Invitation.ID)) != 1 {
+		if len(b.Mails(t, out[i].Invitation.ID)) != 1 {
 			t.Errorf("row %d: no job", i)
 		}
 	}
@@ -343,7 +384,7 @@ func TestCreateReplacesOverdue(t *testing.T) {
 	}
 	wantState(t, b, old, roster.Expired)
 	wantEvents(t, b, old, "created", "expired")
-	if jobs := b.TellJobs(t, b.Stakeholder.ID); len(jobs) != 1 || len(jobs[0].EventIDs) != 1 {
+	if jobs := b.Mails(t, b.Stakeholder.ID); len(jobs) != 1 || len(jobs[0].Args.EventIDs) != 1 {
 		t.Errorf("word to the inviter: got %+v", jobs)
 	}
 	if ended, err := b.ExpireInvitations(t.Context(), 10); err != nil || ended != 0 {
@@ -475,8 +516,8 @@ func TestCreateConcurrently(t *testing.T) {
 	if n := rostertest.Value[int](t, b, `SELECT count(*) FROM invitation`); n != rounds*12 {
 		t.Errorf("invitations: got %d, want %d", n, rounds*12)
 	}
-	if n := rostertest.Value[int](t, b, `SELECT count(DISTINCT args) FROM river_job`); n != rounds*12 {
-		t.Errorf("jobs: got %d, want %d", n, rounds*12)
+	if n := rostertest.Value[int](t, b, `SELECT count(*) FROM message`); n != rounds*12 {
+		t.Errorf("mails: got %d, want %d", n, rounds*12)
 	}
 	if n := rostertest.Value[int](t, b, `SELECT count(*) FROM idempotency_key`); n != rounds*12 {
 		t.Errorf("remembered answers: got %d, want %d", n, rounds*12)
