@@ -243,10 +243,11 @@ func (s *server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	if c.key != nil {
 		s.keys.settle(*c.key, c.claim, c.reply)
 	}
+	now := s.now()
 	for _, e := range c.accepted {
 		s.busy--
 		if s.byID[e.ID] == e { // no reset forgot it
-			s.schedule(e, e.AcceptedAt, told)
+			s.schedule(e, now, told)
 		}
 	}
 	s.mu.Unlock()

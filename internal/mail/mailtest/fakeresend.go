@@ -182,7 +182,7 @@ type Match struct {
 // Step is something that happens to a mail. What it needs and lacks is filled
 // in: a bounce is then permanent.
 type Step struct {
-	After      Duration    `json:"after"` // since acceptance, by the stand-in's clock
+	After      Duration    `json:"after"` // since its request was answered, by the stand-in's clock
 	Type       string      `json:"type"`  // email.delivered
 	Bounce     *Bounce     `json:"bounce,omitempty"`
 	Failed     *Failed     `json:"failed,omitempty"`
