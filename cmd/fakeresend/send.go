@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -23,7 +24,7 @@ func (s *server) sendEmail(c *call) *answer {
 		return s.refuse(c, err)
 	}
 	e.ID = uuid.NewString()
-	return s.accept(c, []*email{e}, map[string]string{"id": e.ID})
+	return s.accept(c, false, []*email{e}, map[string]string{"id": e.ID})
 }
 
 // sendBatch serves POST /emails/batch. Strict, the default, refuses the whole
@@ -58,9 +59,6 @@ func (s *server) sendBatch(c *call) *answer {
 	}{Data: []itemID{}}
 	for i, item := range items {
 		e, err := item.email, item.err
-		if err == nil && len(e.Attachments) > 0 {
-			err = invalid("Invalid `attachments` field. A batch takes no attachments.")
-		}
 		if err != nil && mode != "permissive" {
 			return s.refuse(c, err)
 		}
@@ -72,7 +70,7 @@ func (s *server) sendBatch(c *call) *answer {
 		emails = append(emails, e)
 		body.Data = append(body.Data, itemID{e.ID})
 	}
-	return s.accept(c, emails, body)
+	return s.accept(c, true, emails, body)
 }
 
 // getEmail serves GET /emails/{id}.
@@ -175,21 +173,18 @@ func (s *server) refuse(c *call, err *apiError) *answer {
 }
 
 // accept journals mails and then shows them. body is the answer's.
-func (s *server) accept(c *call, emails []*email, body any) *answer {
+func (s *server) accept(c *call, batch bool, emails []*email, body any) *answer {
 	s.gate.RLock()
 	defer s.gate.RUnlock()
-	a := &acceptance{Reply: &reply{Status: http.StatusOK, Body: mustJSON(body)}, Emails: emails}
+	a := &acceptance{Reply: &reply{Status: http.StatusOK, Body: mustJSON(body)}, Batch: batch, Request: bytes.TrimSpace(c.body), emails: emails}
 	if c.key != nil {
 		a.Key, a.Hash, a.BodyHash = c.key, c.claim.hash, payloadHash(c.body, compareBytes)
 	}
 	if err := s.admit(a); err != nil {
 		return s.refuse(c, err)
 	}
+	a.date()
 	for _, e := range emails {
-		e.AcceptedAt = a.At
-		if c.key != nil {
-			e.IdempotencyKey = c.key.Key
-		}
 		a.Reply.IDs = append(a.Reply.IDs, e.ID)
 	}
 	if err := s.journal.append(entry{Accept: a}); err != nil {
@@ -209,13 +204,13 @@ func (s *server) admit(a *acceptance) *apiError {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a.At = s.now()
-	n := countRecipients(a.Emails)
+	n := countRecipients(a.emails)
 	if err := s.sent.refuse(a.At, n, s.config.DailyQuota, s.config.MonthlyQuota); err != nil {
 		s.count.OverQuota++
 		return err
 	}
 	s.sent.add(a.At, n)
-	for _, e := range a.Emails {
+	for _, e := range a.emails {
 		a.Plans = append(a.Plans, s.plan(e))
 	}
 	return nil
@@ -231,8 +226,7 @@ func countRecipients(emails []*email) int {
 
 // record shows accepted mails; the caller holds mu or is alone.
 func (s *server) record(a *acceptance) {
-	for i, e := range a.Emails {
-		e.plan = a.Plans[i]
+	for _, e := range a.emails {
 		s.emails = append(s.emails, e)
 		s.byID[e.ID] = e
 		for _, address := range e.recipients() {

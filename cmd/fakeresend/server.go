@@ -131,7 +131,7 @@ func (s *server) replay(e entry) {
 	s.markAnswered(e.Answer)
 	if e.Accept != nil {
 		s.record(e.Accept)
-		s.sent.add(e.Accept.At, countRecipients(e.Accept.Emails))
+		s.sent.add(e.Accept.At, countRecipients(e.Accept.emails))
 		if k := e.Accept.Key; k != nil {
 			s.keys[*k] = &remembered{hash: e.Accept.Hash, since: e.Accept.At, reply: e.Accept.Reply}
 			s.hashes[*k] = []string{e.Accept.BodyHash}
