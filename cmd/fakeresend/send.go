@@ -115,8 +115,18 @@ func (s *server) claim(c *call) *answer {
 	if n := utf8.RuneCountInString(values[0]); n < 1 || n > maxKeyLen {
 		return errInvalidIdempotencyKey.answer()
 	}
-	key := scopedKey{Scope: c.r.Method + " " + c.r.URL.Path, Key: values[0]}
-	claim, first, refusal := s.claimKey(key, c.body)
+	s.mu.Lock()
+	key, compare := scopedKey{Key: values[0]}, s.config.Idempotency
+	if s.config.KeyScope == scopeEndpoint {
+		key.Scope = c.r.Method + " " + c.r.URL.Path
+	}
+	s.mu.Unlock()
+	c.hash = payloadHash(c.body, compareBytes)
+	hash := c.hash
+	if compare != compareBytes {
+		hash = payloadHash(c.body, compare)
+	}
+	claim, first, refusal := s.claimKey(key, c.hash, hash)
 	switch {
 	case refusal != nil:
 		return refusal.answer()
@@ -128,11 +138,12 @@ func (s *server) claim(c *call) *answer {
 }
 
 // claimKey returns the caller's claim, or the reply to repeat, or a refusal.
-func (s *server) claimKey(key scopedKey, body []byte) (*remembered, *reply, *apiError) {
+// hash is what payloads are compared by, bodyHash that of their bytes.
+func (s *server) claimKey(key scopedKey, bodyHash, hash string) (*remembered, *reply, *apiError) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.noteHash(key, payloadHash(body, compareBytes))
-	claim, refusal := s.keys.claim(key, payloadHash(body, s.config.Idempotency), s.now())
+	s.noteHash(key, bodyHash)
+	claim, refusal := s.keys.claim(key, hash, s.now())
 	switch {
 	case refusal == errInvalidIdempotentRequest:
 		s.count.ConflictingKeys++
@@ -178,7 +189,7 @@ func (s *server) accept(c *call, batch bool, emails []*email, body any) *answer 
 	defer s.gate.RUnlock()
 	a := &acceptance{Reply: &reply{Status: http.StatusOK, Body: mustJSON(body)}, Batch: batch, Request: bytes.TrimSpace(c.body), emails: emails}
 	if c.key != nil {
-		a.Key, a.Hash, a.BodyHash = c.key, c.claim.hash, payloadHash(c.body, compareBytes)
+		a.Key, a.Hash, a.BodyHash = c.key, c.claim.hash, c.hash
 	}
 	if err := s.admit(a); err != nil {
 		return s.refuse(c, err)

@@ -204,6 +204,7 @@ type call struct {
 	body     []byte
 	headers  http.Header // for the answer
 	key      *scopedKey  // its idempotency key, if it claimed one
+	hash     string      // of the body's bytes, if it has a key
 	claim    *remembered // of key; settled with reply
 	reply    *reply      // what its key will repeat; nil frees the key
 	accepted []*email    // by this call, not by an earlier one with its key

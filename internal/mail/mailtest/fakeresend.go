@@ -118,6 +118,7 @@ type Config struct {
 	LatencyMS      *[2]float64 `json:"latency_ms,omitempty"`    // shortest and longest wait between acceptance and answer
 	Seed           *uint64     `json:"seed,omitempty"`          // of everything that is left to luck
 	Idempotency    string      `json:"idempotency,omitempty"`   // how payloads compare: bytes or canonical
+	KeyScope       string      `json:"key_scope,omitempty"`     // endpoint or team
 	HoldFailedKeys *bool       `json:"hold_failed_keys,omitempty"`
 	EventGapMS     *float64    `json:"event_gap_ms,omitempty"` // from one thing that happens to a mail to the next
 	Webhook        *Webhook    `json:"webhook,omitempty"`
