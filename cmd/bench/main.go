@@ -32,7 +32,7 @@ type figure struct {
 
 	P99         float64   `json:"p99,omitempty"` // of Usher, in Unit
 	Connections int       `json:"connections,omitempty"`
-	Rejected    float64   `json:"rejected,omitempty"` // share of the requests that the provider answered 429
+	Rejected    float64   `json:"rejected,omitempty"`     // share of the requests that the provider answered 429
 	Rounds      []float64 `json:"rounds,omitempty"`       // Usher's, of which Value is the median
 	FloorRounds []float64 `json:"floor_rounds,omitempty"` // likewise
 }

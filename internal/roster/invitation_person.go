@@ -26,6 +26,9 @@ type InvitationView struct {
 
 	isMember bool   // who accepted is still in the workspace
 	block    string // why its address cannot be written to
+
+	stoppedUntil  *time.Time // the app's mail waits
+	stoppedReason string
 }
 
 // errDeadLink is the answer to every link that leads nowhere: never genuine,
@@ -50,7 +53,8 @@ func viewInvitations(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, suffix str
 	batch.Queue(`
 		SELECT `+invitationColumns+`, `+appColumns+`, inviter.full_name, company.name, company.time_zone, workspace.name, workspace.state,
 			EXISTS (SELECT FROM membership WHERE workspace_id = invitation.workspace_id AND account_id = invitation.account_id AND state = 'active'),
-			COALESCE((SELECT block FROM address WHERE app_id = invitation.app_id AND email_key = invitation.email_key), '')
+			COALESCE((SELECT block FROM address WHERE app_id = invitation.app_id AND email_key = invitation.email_key), ''),
+			app.mail_stopped_until, app.mail_stopped_reason
 		FROM invitation
 		JOIN app ON app.id = invitation.app_id
 		JOIN account inviter ON inviter.id = invitation.inviter_id
@@ -63,12 +67,14 @@ func viewInvitations(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, suffix str
 			InviterName, CompanyName, CompanyZone, WorkspaceName, WorkspaceState string
 			IsMember                                                             bool
 			Block                                                                string
+			StoppedUntil                                                         *time.Time
+			StoppedReason                                                        string
 		}])
 		for _, f := range found {
 			v := InvitationView{
 				Invitation: f.Invitation, App: f.App,
 				InviterName: f.InviterName, CompanyName: f.CompanyName, WorkspaceName: f.WorkspaceName,
-				isMember: f.IsMember, block: f.Block,
+				isMember: f.IsMember, block: f.Block, stoppedUntil: f.StoppedUntil, stoppedReason: f.StoppedReason,
 			}
 			if v.State.Open() && f.WorkspaceState != workspaceActive {
 				v.State = Revoked // what it leads to is closed; it cannot be accepted

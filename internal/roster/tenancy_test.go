@@ -125,6 +125,7 @@ var tenancy = map[string]struct {
 	"DeclineInvitation": {}, // the ticket is signed
 	"AskRenewal":        {}, // the ticket is signed
 	"ExpireInvitations": {}, // the clock's
+	"HoldAppMail":       {}, // the app of a message of ours
 	"MailMoved":         {}, // a dispatch's, which carries mail of several apps
 	"In":                {}, // no operation
 }
