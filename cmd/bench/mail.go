@@ -51,7 +51,7 @@ const (
 var letter = mail.InvitationLetter{
 	Brand: mail.Brand{Name: "Harbour Portal", Color: "#0b6e4f"}, Locale: "es", RecipientName: "Ann Example",
 	InviterName: "Bea Moreno", CompanyName: "Harbour Physiotherapy", WorkspaceName: "Ann Example - Private",
-	Note: "See you on Monday!", Link: "http://localhost:8080/i/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+	Note: "See you on Monday!", Link: "http://localhost:8080/i/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", StopLink: "http://localhost:8080/u/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
 	ExpiresAt: time.Now().AddDate(0, 0, 14), Zone: time.UTC,
 }
 

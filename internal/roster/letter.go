@@ -21,7 +21,7 @@ type Letter struct {
 	Skip       Skip            // nothing is to be sent any more
 	Block      string          // the address cannot be written to: 'hard', 'provider' or 'complaint'
 	Stop       *MailStop       // the app's mail waits
-	Invitation *InvitationView // for MailInvitation
+	Invitation *InvitationView // for MailInvitation and MailReminder
 	News       *News           // for MailNews
 }
 
@@ -63,7 +63,7 @@ func (r *Roster) Letters(ctx context.Context, mails []Mail) (letters map[uuid.UU
 		var invitations, news []Mail
 		for _, m := range mails {
 			switch m.Kind {
-			case MailInvitation:
+			case MailInvitation, MailReminder:
 				invitations = append(invitations, m)
 			case MailNews:
 				news = append(news, m)
@@ -103,8 +103,10 @@ func (r *Roster) invitationLetters(ctx context.Context, tx pgx.Tx, mails []Mail,
 			l.Skip = Skip("the invitation is " + string(v.State))
 		case v.Version != m.Args.Version:
 			l.Skip = "its address or link was replaced"
-		case v.MessageID == nil || *v.MessageID != m.ID:
+		case m.Kind == MailInvitation && (v.MessageID == nil || *v.MessageID != m.ID):
 			l.Skip = "a newer mail was asked for"
+		case m.Kind == MailReminder && v.unsubscribed:
+			l.Skip = "the person wants no reminders"
 		case !v.ExpiresAt.After(now):
 			l.Skip = "the invitation has expired"
 		}
@@ -124,10 +126,14 @@ func (r *Roster) MailMoved(ctx context.Context, dispatch uuid.UUID) (moved bool,
 				CROSS JOIN LATERAL unnest(dispatch.message_ids) AS m (id)
 				JOIN message ON message.id = m.id
 				JOIN app ON app.id = message.app_id
-				LEFT JOIN invitation ON invitation.id = message.subject_id AND message.kind = $2
-				WHERE dispatch.id = $1 AND (app.mail_stopped_until > $3
-					OR invitation.state <> 'pending' OR invitation.message_id <> message.id OR invitation.expires_at <= $3))`,
-			dispatch, MailInvitation, r.now()).QueryRow(func(row pgx.Row) error { return row.Scan(&moved) })
+				LEFT JOIN address ON address.app_id = message.app_id AND address.email_key = message.email_key
+				LEFT JOIN invitation ON invitation.id = message.subject_id AND message.kind IN ($2, $3)
+				WHERE dispatch.id = $1 AND (app.mail_stopped_until > $4 OR address.block <> ''
+					OR address.unsubscribed_at IS NOT NULL AND message.kind = $3
+					OR invitation.state <> 'pending' OR invitation.expires_at <= $4
+					OR invitation.message_id <> message.id AND message.kind = $2
+					OR invitation.version <> (message.args->>'version')::int))`,
+			dispatch, MailInvitation, MailReminder, r.now()).QueryRow(func(row pgx.Row) error { return row.Scan(&moved) })
 	})
 	if err != nil {
 		return false, fmt.Errorf("check dispatch %s: %w", dispatch, err)
