@@ -202,7 +202,7 @@ func (r *reply) sendError(now time.Time) error {
 	case r.status == http.StatusTooManyRequests:
 		after := time.Second
 		if s, err := strconv.Atoi(r.header.Get("Retry-After")); err == nil && s > 0 {
-			after = min(time.Duration(s)*time.Second, maxThrottle)
+			after = time.Duration(min(s, int(maxThrottle/time.Second))) * time.Second
 		}
 		return &SendError{Outcome: Throttled, After: after, Reason: reason}
 	case named.Name == "":
