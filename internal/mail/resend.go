@@ -22,9 +22,9 @@ const (
 	// so that the outcome can still be recorded.
 	sendTimeout = 15 * time.Second
 
-	// configurationPause is the wait after the provider refused our key: an
-	// operator has to act, and no mail is lost meanwhile. What is sent after it
-	// tells whether it is mended.
+	// configurationPause is the wait after the provider refused our key, or has
+	// nothing at the address we were given: an operator has to act, and no mail
+	// is lost meanwhile. What is sent after it tells whether it is mended.
 	configurationPause = time.Minute
 
 	// unreachablePause is the wait after no connection could be made.
@@ -208,7 +208,8 @@ func (r *reply) sendError(now time.Time) error {
 	case named.Name == "":
 	case r.status == http.StatusForbidden && named.Name == "validation_error":
 		return &SendError{Outcome: SenderRefused, Reason: reason} // "The … domain is not verified."
-	case r.status == http.StatusUnauthorized, r.status == http.StatusForbidden:
+	case r.status == http.StatusUnauthorized, r.status == http.StatusForbidden,
+		r.status == http.StatusNotFound, r.status == http.StatusMethodNotAllowed: // the API's address is wrong
 		return &SendError{Outcome: Stopped, After: configurationPause, Reason: reason}
 	case r.status == http.StatusConflict && named.Name == "concurrent_idempotent_requests":
 		return &SendError{Outcome: InFlight, After: inFlightPause, Reason: reason}
