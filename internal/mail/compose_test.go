@@ -38,8 +38,7 @@ func TestTake(t *testing.T) {
 	if have := d.take(interactive); len(have) != 4 || have[3] != late[0] {
 		t.Errorf("a microsecond later %v, want %s at the end", have, late[0])
 	}
-	messages, err := d.Take(t.Context(), d.way, bulk)
-	d.must(err)
+	messages := claim(t, d.Outbox, d.way, bulk)
 	if m := messages[0]; m.AppID != d.app || m.Kind != "invitation" || m.Purpose != "v1:send:1" || m.SubjectID == uuid.Nil ||
 		string(m.Args) != `{"version": 1}` || m.Lane != bulk || m.EmailKey != "ann@client.dev" {
 		t.Errorf("taken as %+v with %s", m, m.Args)
@@ -50,8 +49,7 @@ func TestTakeNoMoreThanOneRequestHolds(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
 	ids := d.ask(bulk, maxBatch+1)
-	messages, err := d.Take(t.Context(), d.way, bulk)
-	d.must(err)
+	messages := claim(t, d.Outbox, d.way, bulk)
 	if len(messages) != maxBatch || !Full(messages) || messages[0].ID != ids[0] || messages[maxBatch-1].ID != ids[maxBatch-1] {
 		t.Errorf("%d taken, full %v", len(messages), Full(messages))
 	}
@@ -69,8 +67,8 @@ func TestTakeWhileBlocked(t *testing.T) {
 		t.Errorf("%d messages taken while nothing can leave", len(have))
 	}
 	for name, want := range map[string]int{"mailbox": 1, "nobody's": 0} {
-		if messages, err := d.Take(t.Context(), name, interactive); err != nil || len(messages) != want {
-			t.Errorf("%d messages taken by the way %s (%v), want %d", len(messages), name, err, want)
+		if messages := claim(t, d.Outbox, name, interactive); len(messages) != want {
+			t.Errorf("%d messages taken by the way %s, want %d", len(messages), name, want)
 		}
 	}
 	d.exec(`UPDATE pace SET blocked_until = clock_timestamp() WHERE id = $1`, d.way)
@@ -121,6 +119,29 @@ func TestTakeWindow(t *testing.T) {
 	}
 }
 
+// TestDue tells what Take would find if nothing were in its way.
+func TestDue(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	want := func(lane Lane, want bool) {
+		t.Helper()
+		if have, err := d.Due(t.Context(), lane); err != nil || have != want {
+			t.Errorf("%s mail is due: %v, %v, want %v", lane, have, err, want)
+		}
+	}
+	want(interactive, false)
+	ids := d.ask(interactive, 1)
+	want(interactive, true)
+	want(bulk, false)
+	d.exec(`UPDATE message SET due_at = due_at + interval '1 microsecond' WHERE id = $1`, ids[0])
+	want(interactive, false)
+	d.now = d.now.Add(time.Microsecond)
+	want(interactive, true)
+	d.freeze(interactive, 1)
+	d.must(d.Drop(t.Context(), []Drop{{ID: ids[0], State: Cancelled}}))
+	want(interactive, false)
+}
+
 // TestTakeAtOnce has two transactions take from one lane: no message twice, and
 // neither waits for the other.
 func TestTakeAtOnce(t *testing.T) {
@@ -133,8 +154,7 @@ func TestTakeAtOnce(t *testing.T) {
 		tx, err := pool.Begin(t.Context())
 		d.must(err)
 		defer tx.Rollback(t.Context())
-		messages, err := d.In(tx).Take(t.Context(), d.way, bulk)
-		d.must(err)
+		messages := claim(t, d.In(tx), d.way, bulk)
 		if len(messages) != want {
 			t.Errorf("%d taken, want %d", len(messages), want)
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"usher/internal/postgres"
 	"usher/internal/postgres/postgrestest"
 )
 
@@ -92,11 +93,19 @@ func (d *desk) ask(lane Lane, n int) []uuid.UUID {
 	return ids
 }
 
-// take are the ids of what Take takes by the desk's way.
+// claim takes what is due by the way named pace, until the transaction of o ends.
+func claim(t *testing.T, o *Outbox, pace string, lane Lane) (taken []Message) {
+	t.Helper()
+	if err := postgres.Send(t.Context(), o.DB, func(batch *pgx.Batch) { o.Take(batch, pace, lane, &taken) }); err != nil {
+		t.Fatal(err)
+	}
+	return taken
+}
+
+// take are the ids of what is due by the desk's way.
 func (d *desk) take(lane Lane) []uuid.UUID {
 	d.t.Helper()
-	messages, err := d.Take(d.t.Context(), d.way, lane)
-	d.must(err)
+	messages := claim(d.t, d.Outbox, d.way, lane)
 	ids := make([]uuid.UUID, len(messages))
 	for i, m := range messages {
 		ids[i] = m.ID

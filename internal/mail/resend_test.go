@@ -143,7 +143,7 @@ func TestResendAnswers(t *testing.T) {
 			faults[i].Headers[name] = value
 		}
 	}
-	if err := provider.Config(t.Context(), mailtest.Config{Fail: faults}); err != nil {
+	if err := provider.Fail(t.Context(), faults...); err != nil {
 		t.Fatal(err)
 	}
 	sender := testResend(t, provider.APIKey, provider.URL)
@@ -233,7 +233,7 @@ func TestResendBatchAnswers(t *testing.T) {
 	for i, test := range tests {
 		faults[i] = mailtest.Fault{Match: mailtest.Match{To: to(i)}, Status: 200, Body: &test.body}
 	}
-	if err := provider.Config(t.Context(), mailtest.Config{Fail: faults}); err != nil {
+	if err := provider.Fail(t.Context(), faults...); err != nil {
 		t.Fatal(err)
 	}
 	sender := testResend(t, provider.APIKey, provider.URL)
@@ -389,8 +389,13 @@ func TestResendAgainstStandIn(t *testing.T) {
 	t.Parallel()
 	cut := `{"id":"49a3`
 	for name, lost := range map[string]mailtest.Fault{
-		"connection reset after":  {When: "after", Drop: true},
-		"connection reset before": {When: "before", Drop: true},
+		"closed after":            {When: "after", Drop: true},
+		"closed before":           {When: "before", Drop: true},
+		"connection reset after":  {When: "after", Kind: "reset"},
+		"connection reset before": {When: "before", Kind: "reset"},
+		"broken off after":        {Kind: "truncated"},
+		"no id after":             {Kind: "no_id"},
+		"proxy's page before":     {Kind: "html_502"},
 		"500 after":               {When: "after", Status: 500},
 		"503 before":              {When: "before", Status: 503},
 		"504 after":               {When: "after", Status: 504},
@@ -411,12 +416,15 @@ func sendAgain(t *testing.T, lost mailtest.Fault, to []string) {
 	ctx := t.Context()
 	provider := mailtest.Start(t)
 	sender := testResend(t, provider.APIKey, provider.URL)
-	if err := provider.Config(ctx, mailtest.Config{Idempotency: "bytes", Fail: []mailtest.Fault{lost}}); err != nil {
+	if err := provider.Config(ctx, mailtest.Config{Idempotency: "bytes"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := provider.Fail(ctx, lost); err != nil {
 		t.Fatal(err)
 	}
 	d := testDispatch(t, to...)
 	receipt, err := sender.Send(ctx, d)
-	if !lost.Drop || err != nil { // on a connection used before, net/http itself sends again what was cut off
+	if lost.Status > 0 || err != nil { // on a connection used before, net/http itself sends again what was cut off
 		wantOutcome(t, receipt, err, unknown, 0)
 	}
 	first, err := sender.Send(ctx, d)
