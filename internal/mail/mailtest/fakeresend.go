@@ -101,16 +101,16 @@ type Config struct {
 	Rate        *int        `json:"rate,omitempty"`        // requests per second, 0 unlimited
 	LatencyMS   *[2]float64 `json:"latency_ms,omitempty"`  // shortest and longest wait between acceptance and answer
 	Idempotency string      `json:"idempotency,omitempty"` // how payloads compare: bytes or canonical
-	Fail        []Fault     `json:"fail,omitempty"`        // replaces the faults that were set
 }
 
-// Fault is a scripted failure: a status, or Drop. When is "before" (nothing is
-// accepted, the default) or "after" (the mail is accepted, or was by an
-// earlier request with the same key, and the answer is lost).
+// Fault is a scripted failure: a status, or another Kind. When is "before"
+// (nothing is accepted, the default) or "after" (the mail is accepted, or was by
+// an earlier request with the same key, and the answer is lost).
 type Fault struct {
 	Match   Match             `json:"match"`
 	Times   int               `json:"times,omitempty"` // 0 is once
 	When    string            `json:"when,omitempty"`
+	Kind    string            `json:"kind,omitempty"` // what the stand-in's README lists: reset, truncated, timeout …
 	Status  int               `json:"status,omitempty"`
 	Body    *string           `json:"body,omitempty"` // nil is the provider's error body for Status
 	Headers map[string]string `json:"headers,omitempty"`
@@ -119,7 +119,8 @@ type Fault struct {
 
 // Match picks requests; the empty one matches all.
 type Match struct {
-	To string `json:"to,omitempty"` // an address among the recipients
+	To   string `json:"to,omitempty"`   // an address among the recipients
+	Path string `json:"path,omitempty"` // /emails/batch
 }
 
 // Start runs a stand-in until the test ends. flags are those of
@@ -208,6 +209,14 @@ func (p *Provider) Ledger(ctx context.Context) (Ledger, error) {
 // Config changes the stand-in's settings.
 func (p *Provider) Config(ctx context.Context, c Config) error {
 	return p.admin(ctx, http.MethodPost, "config", c, nil)
+}
+
+// Fail replaces the faults that are to come.
+func (p *Provider) Fail(ctx context.Context, faults ...Fault) error {
+	if faults == nil {
+		faults = []Fault{}
+	}
+	return p.admin(ctx, http.MethodPut, "faults", faults, nil)
 }
 
 // Advance moves the stand-in's clock, by which idempotency keys grow old.

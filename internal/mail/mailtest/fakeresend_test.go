@@ -25,10 +25,10 @@ func TestProvider(t *testing.T) {
 		return err
 	}
 
-	if err := p.Config(ctx, mailtest.Config{Fail: []mailtest.Fault{
-		{Match: mailtest.Match{To: "ann@b.dev"}, When: "after", Drop: true},
-		{When: "before", Status: 503},
-	}}); err != nil {
+	if err := p.Fail(ctx,
+		mailtest.Fault{Match: mailtest.Match{To: "ann@b.dev"}, When: "after", Drop: true},
+		mailtest.Fault{When: "before", Status: 503},
+	); err != nil {
 		t.Fatal(err)
 	}
 	for _, what := range []string{"before", "after"} {
@@ -64,7 +64,7 @@ func TestProvider(t *testing.T) {
 	if mails, err = p.Mails(ctx, "", 0); err != nil || len(mails) != 0 {
 		t.Errorf("after a reset: %d mails, %v", len(mails), err)
 	}
-	if err := p.Config(ctx, mailtest.Config{Fail: []mailtest.Fault{{When: "later"}}}); err == nil {
+	if err := p.Fail(ctx, mailtest.Fault{When: "later"}); err == nil {
 		t.Error("a wrong fault was taken")
 	}
 }
