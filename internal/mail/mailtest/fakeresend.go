@@ -122,7 +122,6 @@ type Config struct {
 	HoldFailedKeys *bool       `json:"hold_failed_keys,omitempty"`
 	EventGapMS     *float64    `json:"event_gap_ms,omitempty"` // from one thing that happens to a mail to the next
 	Webhook        *Webhook    `json:"webhook,omitempty"`
-	Fail           []Fault     `json:"-"` // replaces the faults that were set
 }
 
 // Webhook says where events are told and what goes wrong on the way. It is
@@ -328,17 +327,12 @@ func (p *Provider) Ledger(ctx context.Context) (Ledger, error) {
 
 // Config changes the stand-in's settings.
 func (p *Provider) Config(ctx context.Context, c Config) error {
-	if c.Fail != nil {
-		if err := p.Faults(ctx, c.Fail...); err != nil {
-			return err
-		}
-	}
 	return p.admin(ctx, http.MethodPost, "config", c, nil)
 }
 
-// Faults sets the failures to come, the first that matches first. They replace
+// Fail sets the failures to come, the first that matches first. They replace
 // those set before; without any, nothing fails.
-func (p *Provider) Faults(ctx context.Context, faults ...Fault) error {
+func (p *Provider) Fail(ctx context.Context, faults ...Fault) error {
 	return p.admin(ctx, http.MethodPut, "faults", append([]Fault{}, faults...), nil)
 }
 
