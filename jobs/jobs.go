@@ -62,15 +62,18 @@ type Worker struct {
 	Keys   *roster.Keyring
 	URL    *url.URL // Usher's public address
 	From   string   // the installation's sender, "Name <address>"
+	Log    *slog.Logger
+
+	turns [2]turns // of composing, by lane
 }
 
 // queues and their workers: mail that somebody waits for is fetched within
 // milliseconds, the rest may wait for River's default of 100 ms.
 func queues() map[string]river.QueueConfig {
 	return map[string]river.QueueConfig{
-		roster.QueueMail:    {MaxWorkers: 50, FetchCooldown: mailCooldown, FetchPollInterval: mailPoll},
-		roster.QueueNotices: {MaxWorkers: 10},
-		roster.QueueSweeps:  {MaxWorkers: 2},
+		roster.Interactive.Queue(): {MaxWorkers: 50, FetchCooldown: mailCooldown, FetchPollInterval: mailPoll},
+		roster.Bulk.Queue():        {MaxWorkers: 50},
+		roster.QueueSweeps:         {MaxWorkers: 2},
 	}
 }
 
@@ -80,6 +83,8 @@ var schedule = []struct {
 	cron string
 	args river.JobArgs
 }{
+	{"compose_interactive", "* * * * *", roster.ComposeMail{Lane: roster.Interactive}},
+	{"compose_bulk", "* * * * *", roster.ComposeMail{Lane: roster.Bulk}},
 	{"expire_invitations", "* * * * *", roster.ExpireInvitations{}},
 }
 
@@ -101,8 +106,8 @@ func NewInserter(pool *pgxpool.Pool, logger *slog.Logger) (*river.Client[pgx.Tx]
 // may become River's leader.
 func NewClient(pool *pgxpool.Pool, w *Worker, logger *slog.Logger) (*river.Client[pgx.Tx], error) {
 	workers := river.NewWorkers()
-	river.AddWorker(workers, &sendInvitation{Worker: w})
-	river.AddWorker(workers, &tellInviter{Worker: w})
+	river.AddWorker(workers, &composeMail{Worker: w})
+	river.AddWorker(workers, &sendDispatch{Worker: w})
 	river.AddWorker(workers, &expireInvitations{Worker: w})
 	periodic, err := periodicJobs()
 	if err != nil {
@@ -135,7 +140,7 @@ func periodicJobs() ([]*river.PeriodicJob, error) {
 		periodic[i] = river.NewPeriodicJob(utc{tick}, func() (river.JobArgs, *river.InsertOpts) {
 			// A tick is dropped while the work of an earlier one is still
 			// waiting or running: it would find the same rows.
-			return entry.args, &river.InsertOpts{UniqueOpts: river.UniqueOpts{ByState: []rivertype.JobState{
+			return entry.args, &river.InsertOpts{UniqueOpts: river.UniqueOpts{ByArgs: true, ByState: []rivertype.JobState{
 				rivertype.JobStateAvailable, rivertype.JobStatePending, rivertype.JobStateRunning, rivertype.JobStateScheduled,
 			}}}
 		}, &river.PeriodicJobOpts{ID: entry.id, RunOnStart: true}) // a new leader makes up for ticks that fell into the gap
@@ -165,8 +170,10 @@ func (u utc) Next(t time.Time) time.Time { return u.Schedule.Next(t.UTC()) }
 // maxRetryWait.
 type retryPolicy struct{}
 
-func (retryPolicy) NextRetry(job *rivertype.JobRow) time.Time {
+func (p retryPolicy) NextRetry(job *rivertype.JobRow) time.Time { return p.after(job, maxRetryWait) }
+
+func (retryPolicy) after(job *rivertype.JobRow, longest time.Duration) time.Time {
 	failures := min(len(job.Errors)+1, 20) // an error is added after this is asked
 	wait := time.Duration(math.Exp2(float64(failures))) * time.Second
-	return time.Now().UTC().Add(min(wait, maxRetryWait))
+	return time.Now().UTC().Add(min(wait, longest))
 }

@@ -52,6 +52,21 @@ CREATE TABLE account (
 );
 CREATE UNIQUE INDEX account_email ON public.account USING btree (app_id, email_key) WHERE (status <> ALL (ARRAY['merged'::text, 'archived'::text]));
 
+CREATE TABLE address (
+    app_id uuid NOT NULL,
+    email_key text NOT NULL,
+    block text NOT NULL DEFAULT ''::text,
+    detail text NOT NULL DEFAULT ''::text,
+    blocked_at timestamp with time zone,
+    lifted_at timestamp with time zone,
+    soft_bounces integer NOT NULL DEFAULT 0,
+    soft_at timestamp with time zone,
+    unsubscribed_at timestamp with time zone,
+    CONSTRAINT address_app_id_fkey FOREIGN KEY (app_id) REFERENCES app(id),
+    CONSTRAINT address_block_check CHECK ((block = ANY (ARRAY[''::text, 'hard'::text, 'provider'::text, 'complaint'::text]))),
+    CONSTRAINT address_pkey PRIMARY KEY (app_id, email_key)
+);
+
 CREATE TABLE api_key (
     id uuid NOT NULL,
     app_id uuid NOT NULL,
@@ -116,6 +131,26 @@ CREATE TABLE dev_mail (
 );
 CREATE INDEX dev_mail_recipient ON public.dev_mail USING btree (email_key, id);
 
+CREATE TABLE dispatch (
+    id uuid NOT NULL,
+    lane text NOT NULL,
+    endpoint text NOT NULL,
+    message_ids uuid[] NOT NULL,
+    body bytea,
+    state text NOT NULL,
+    attempts integer NOT NULL DEFAULT 0,
+    unknown integer NOT NULL DEFAULT 0,
+    first_attempt_at timestamp with time zone,
+    outcome text NOT NULL DEFAULT ''::text,
+    created_at timestamp with time zone NOT NULL,
+    settled_at timestamp with time zone,
+    CONSTRAINT dispatch_endpoint_check CHECK ((endpoint = ANY (ARRAY['/emails'::text, '/emails/batch'::text]))),
+    CONSTRAINT dispatch_lane_check CHECK ((lane = ANY (ARRAY['interactive'::text, 'bulk'::text]))),
+    CONSTRAINT dispatch_pkey PRIMARY KEY (id),
+    CONSTRAINT dispatch_state_check CHECK ((state = ANY (ARRAY['ready'::text, 'sending'::text, 'settled'::text, 'dissolved'::text, 'uncertain'::text])))
+);
+CREATE INDEX dispatch_open ON public.dispatch USING btree (lane, id) WHERE (state = ANY (ARRAY['ready'::text, 'sending'::text]));
+
 CREATE TABLE event (
     id uuid NOT NULL,
     app_id uuid NOT NULL,
@@ -152,7 +187,6 @@ CREATE TABLE invitation (
     locale text NOT NULL,
     note text NOT NULL,
     state text NOT NULL,
-    delivery text NOT NULL,
     version integer NOT NULL DEFAULT 1,
     sends integer NOT NULL,
     reopens integer NOT NULL DEFAULT 0,
@@ -162,11 +196,11 @@ CREATE TABLE invitation (
     account_id uuid,
     renewal_asked_at timestamp with time zone,
     created_at timestamp with time zone NOT NULL,
+    message_id uuid,
     CONSTRAINT invitation_app_id_account_id_fkey FOREIGN KEY (app_id, account_id) REFERENCES account(app_id, id),
     CONSTRAINT invitation_app_id_id_key UNIQUE (app_id, id),
     CONSTRAINT invitation_app_id_inviter_id_fkey FOREIGN KEY (app_id, inviter_id) REFERENCES account(app_id, id),
     CONSTRAINT invitation_app_id_workspace_id_fkey FOREIGN KEY (app_id, workspace_id) REFERENCES workspace(app_id, id),
-    CONSTRAINT invitation_delivery_check CHECK ((delivery = ANY (ARRAY['none'::text, 'queued'::text, 'sending'::text, 'accepted'::text, 'failed'::text]))),
     CONSTRAINT invitation_kind_check CHECK ((kind = 'new_user'::text)),
     CONSTRAINT invitation_pkey PRIMARY KEY (id),
     CONSTRAINT invitation_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'on_hold'::text, 'accepted'::text, 'declined'::text, 'revoked'::text, 'superseded'::text, 'expired'::text])))
@@ -192,26 +226,55 @@ CREATE TABLE membership (
 CREATE TABLE message (
     id uuid NOT NULL,
     app_id uuid NOT NULL,
-    dedupe_key text NOT NULL,
+    kind text NOT NULL,
     subject_id uuid NOT NULL,
-    sender text NOT NULL,
-    recipient text NOT NULL,
-    subject text NOT NULL,
-    text text NOT NULL,
-    html text NOT NULL,
+    purpose text NOT NULL,
+    args jsonb NOT NULL DEFAULT '{}'::jsonb,
+    lane text NOT NULL,
+    email_key text NOT NULL,
     state text NOT NULL,
+    reason text NOT NULL DEFAULT ''::text,
+    due_at timestamp with time zone,
+    dispatch_id uuid,
+    sender text NOT NULL DEFAULT ''::text,
+    recipient text NOT NULL DEFAULT ''::text,
+    subject text NOT NULL DEFAULT ''::text,
     provider_id text NOT NULL DEFAULT ''::text,
-    error text NOT NULL DEFAULT ''::text,
-    first_attempt_at timestamp with time zone,
-    attempts integer NOT NULL DEFAULT 0,
     created_at timestamp with time zone NOT NULL,
     settled_at timestamp with time zone,
-    CONSTRAINT message_app_id_fkey FOREIGN KEY (app_id) REFERENCES app(id),
-    CONSTRAINT message_dedupe_key_key UNIQUE (dedupe_key),
+    fact_at timestamp with time zone,
+    CONSTRAINT message_app_id_fkey1 FOREIGN KEY (app_id) REFERENCES app(id),
+    CONSTRAINT message_lane_check CHECK ((lane = ANY (ARRAY['interactive'::text, 'bulk'::text]))),
     CONSTRAINT message_pkey PRIMARY KEY (id),
-    CONSTRAINT message_state_check CHECK ((state = ANY (ARRAY['sending'::text, 'accepted'::text, 'failed'::text, 'uncertain'::text])))
+    CONSTRAINT message_state_check1 CHECK ((state = ANY (ARRAY['queued'::text, 'held'::text, 'sending'::text, 'accepted'::text, 'delayed'::text, 'delivered'::text, 'bounced'::text, 'complained'::text, 'suppressed'::text, 'failed'::text, 'cancelled'::text, 'uncertain'::text]))),
+    CONSTRAINT message_subject_id_purpose_key UNIQUE (subject_id, purpose)
 );
-CREATE INDEX message_subject ON public.message USING btree (app_id, subject_id, id);
+CREATE INDEX message_due ON public.message USING btree (lane, due_at, id) WHERE (due_at IS NOT NULL);
+CREATE INDEX message_person ON public.message USING btree (app_id, email_key, id);
+
+CREATE TABLE pace (
+    id text NOT NULL,
+    rate double precision NOT NULL,
+    tat timestamp with time zone NOT NULL DEFAULT '1970-01-01 00:00:00+00'::timestamp with time zone,
+    blocked_until timestamp with time zone NOT NULL DEFAULT '1970-01-01 00:00:00+00'::timestamp with time zone,
+    blocked_since timestamp with time zone,
+    blocked_reason text NOT NULL DEFAULT ''::text,
+    CONSTRAINT pace_pkey PRIMARY KEY (id)
+);
+
+CREATE TABLE provider_event (
+    id text NOT NULL,
+    type text NOT NULL,
+    message_id uuid,
+    provider_id text NOT NULL DEFAULT ''::text,
+    body jsonb NOT NULL,
+    at timestamp with time zone NOT NULL,
+    received_at timestamp with time zone NOT NULL,
+    applied_at timestamp with time zone,
+    outcome text NOT NULL DEFAULT ''::text,
+    CONSTRAINT provider_event_pkey PRIMARY KEY (id)
+);
+CREATE INDEX provider_event_message ON public.provider_event USING btree (message_id, at) WHERE (message_id IS NOT NULL);
 
 CREATE TABLE river_job (
     id bigint NOT NULL DEFAULT nextval('river_job_id_seq'::regclass),

@@ -88,7 +88,7 @@ type invitationBody struct {
 	Locale        string     `json:"locale,omitempty" doc:"Missing: the app's."`
 	Message       string     `json:"message,omitempty"`
 	State         string     `json:"state" enum:"pending,on_hold,accepted,declined,revoked,superseded,expired,already_member"`
-	Delivery      string     `json:"delivery" enum:"none,queued,sending,accepted,failed" doc:"What happened to the newest mail: none was asked for, it waits, it is under way, the mail provider took it, the provider refused it for good."`
+	Delivery      string     `json:"delivery" enum:"none,queued,held,sending,accepted,delayed,delivered,bounced,complained,suppressed,failed,cancelled,uncertain" doc:"What happened to the newest mail: none was asked for; it waits (queued, or held until something is mended); it is under way (sending), the mail provider took it (accepted), the recipient's server does not take it yet (delayed) or took it (delivered); it came back (bounced), was called spam (complained), was not sent to an address that bounced or complained before (suppressed), was refused by the provider (failed), was no longer wanted (cancelled), or nobody can know (uncertain)."`
 	ExpiresAt     *time.Time `json:"expires_at,omitempty" doc:"Until when it can be accepted."`
 	DecidedAt     *time.Time `json:"decided_at,omitempty" doc:"When it was accepted, declined, revoked, or expired."`
 	AccountID     string     `json:"account_id,omitempty" format:"uuid" doc:"Who accepted, or the member."`

@@ -38,21 +38,24 @@ type floorOptions struct {
 const floorInsert = `
 	WITH i AS (
 		INSERT INTO invitation (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note,
-			state, delivery, sends, queued_at, expires_at, created_at)
-		VALUES ($1, $2, $3, $4, 'new_user', $5, $5, $6, $7, '', 'pending', 'queued', 1, $8, $9, $8)
+			state, sends, message_id, queued_at, expires_at, created_at)
+		VALUES ($1, $2, $3, $4, 'new_user', $5, $5, $6, $7, '', 'pending', 1, $18, $8, $9, $8)
 	), e AS (
 		INSERT INTO event (id, app_id, type, subject_id, actor_id, data, at)
 		VALUES ($10, $2, 'invitation.created', $1, $4, $11, $8)
 	), k AS (
 		INSERT INTO idempotency_key (app_id, route, key, body_hash, answer, created_at)
 		VALUES ($2, 'POST /v1/invitations', $12, $13, $14, $8)
+	), m AS (
+		INSERT INTO message (id, app_id, kind, subject_id, purpose, args, lane, email_key, state, due_at, created_at)
+		VALUES ($18, $2, 'invitation', $1, 'v1:send:1', '{"version": 1, "send": 1}', 'interactive', $5, 'queued', $8, $8)
 	)
 	INSERT INTO river_job (args, kind, max_attempts, metadata, priority, queue, state, tags)
-	VALUES ($15, 'send_invitation', $16, '{}', 1, $17, 'available', '{}')`
+	VALUES ($15, 'compose_mail', $16, '{}', 1, $17, 'available', '{}')`
 
 // floorInsertNotify also wakes the workers.
 const floorInsertNotify = floorInsert + `
-	RETURNING pg_notify('public.river_insert', '{"queue": "mail"}')`
+	RETURNING pg_notify('public.river_insert', '{"queue": "mail_interactive"}')`
 
 // floorAnswer has the fields of Usher's answer.
 type floorAnswer struct {
@@ -111,18 +114,18 @@ func floorHandler(app uuid.UUID, pool *pgxpool.Pool) fiber.Handler {
 		if err != nil {
 			return err
 		}
-		now := time.Now().UTC().Truncate(time.Microsecond)
+		now, message := time.Now().UTC().Truncate(time.Microsecond), uuid.Must(uuid.NewV7())
 		inv := roster.Invitation{
 			ID: uuid.Must(uuid.NewV7()), AppID: app, WorkspaceID: in.WorkspaceID, InviterID: actor,
 			Kind: roster.KindNewUser, Email: in.Email, EmailKey: in.Email, FullName: in.FullName, Locale: in.Locale,
 			State: roster.Pending, Delivery: roster.MailQueued, Version: 1, Sends: 1,
-			QueuedAt: &now, ExpiresAt: now.AddDate(0, 0, 14), CreatedAt: now,
+			QueuedAt: &now, MessageID: &message, ExpiresAt: now.AddDate(0, 0, 14), CreatedAt: now,
 		}
 		answer, err := json.Marshal(struct{ Result roster.Created }{roster.Created{Invitation: inv}})
 		if err != nil {
 			return err
 		}
-		job := roster.SendInvitation{ID: inv.ID, Version: 1, Send: 1}
+		job := roster.ComposeMail{Lane: roster.Interactive}
 		args, err := json.Marshal(job)
 		if err != nil {
 			return err
@@ -135,7 +138,7 @@ func floorHandler(app uuid.UUID, pool *pgxpool.Pool) fiber.Handler {
 		if _, err := pool.Exec(c.UserContext(), statement,
 			inv.ID, app, in.WorkspaceID, actor, in.Email, in.FullName, in.Locale, now, inv.ExpiresAt,
 			uuid.Must(uuid.NewV7()), fmt.Appendf(nil, `{"version":1,"workspace_id":%q}`, in.WorkspaceID),
-			c.Get("Idempotency-Key"), hash[:], answer, args, job.InsertOpts().MaxAttempts, job.InsertOpts().Queue); err != nil {
+			c.Get("Idempotency-Key"), hash[:], answer, args, job.InsertOpts().MaxAttempts, job.InsertOpts().Queue, message); err != nil {
 			return err
 		}
 		return c.Status(fiber.StatusCreated).JSON(floorAnswer{

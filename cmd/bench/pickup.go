@@ -25,10 +25,10 @@ const (
 	bellEvery = 20 * time.Millisecond
 )
 
-// noteStart makes the worker's mails tell when it began: a column's default is
-// evaluated with the time its transaction started, and starting one is the
+// noteStart makes the worker's dispatches tell when it began: a column's default
+// is evaluated with the time its transaction started, and starting one is the
 // first thing the worker does with a job.
-const noteStart = `ALTER TABLE message ADD COLUMN IF NOT EXISTS bench_started_at timestamptz DEFAULT transaction_timestamp()`
+const noteStart = `ALTER TABLE dispatch ADD COLUMN IF NOT EXISTS bench_started_at timestamptz DEFAULT transaction_timestamp()`
 
 // jobPickup measures how long a committed invitation waits for a worker, at a
 // steady rate: from the commit, as PostgreSQL noted it, to the begin of the
@@ -84,8 +84,8 @@ func jobPickup(ctx context.Context, b *bench) (f figure, err error) {
 		return f, err
 	}
 	rows, err := b.pool.Query(ctx, `
-		SELECT 1000 * extract(epoch FROM message.bench_started_at - pg_xact_commit_timestamp(event.xmin))::float8
-		FROM event JOIN message ON message.subject_id = event.subject_id
+		SELECT 1000 * extract(epoch FROM dispatch.bench_started_at - pg_xact_commit_timestamp(event.xmin))::float8
+		FROM event JOIN message ON message.subject_id = event.subject_id JOIN dispatch ON dispatch.id = message.dispatch_id
 		WHERE event.type = 'invitation.created'`)
 	if err != nil {
 		return f, fmt.Errorf("read waits: %w", err)
@@ -152,8 +152,8 @@ func (b *bench) drain(ctx context.Context) error {
 	for {
 		var left int
 		if err := b.pool.QueryRow(ctx, `
-			SELECT count(*) FROM river_job WHERE kind = 'send_invitation' AND state <> 'completed'`).Scan(&left); err != nil {
-			return fmt.Errorf("count jobs: %w", err)
+			SELECT count(*) FROM message WHERE state IN ('queued', 'sending')`).Scan(&left); err != nil {
+			return fmt.Errorf("count messages: %w", err)
 		}
 		if left == 0 {
 			return nil
@@ -161,7 +161,7 @@ func (b *bench) drain(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%d jobs are still not done after %s", left, drainTime)
+			return fmt.Errorf("%d mails are still not sent after %s", left, drainTime)
 		}
 	}
 }

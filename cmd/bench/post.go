@@ -100,7 +100,8 @@ func (b *bench) compare(ctx context.Context, connections int) (ours, floor []tal
 }
 
 // turn measures one process once. It sees that everything it answered is
-// stored, and tells how many bytes a row of each table has.
+// stored, and tells how many bytes a row of each table has. Jobs are one for
+// each transaction, which is fewer where requests share one.
 func (b *bench) turn(ctx context.Context, p *process, connections int, d time.Duration) (t tally, bytes map[string]float64, err error) {
 	if err := b.clear(ctx); err != nil {
 		return t, nil, err
@@ -113,6 +114,7 @@ func (b *bench) turn(ctx context.Context, p *process, connections int, d time.Du
 		"invitation":      "SELECT count(*), coalesce(avg(pg_column_size(t)), 0)::float8 FROM invitation t",
 		"event":           "SELECT count(*), coalesce(avg(pg_column_size(t)), 0)::float8 FROM event t",
 		"idempotency_key": "SELECT count(*), coalesce(avg(pg_column_size(t)), 0)::float8 FROM idempotency_key t",
+		"message":         "SELECT count(*), coalesce(avg(pg_column_size(t)), 0)::float8 FROM message t",
 		"river_job":       "SELECT count(*), coalesce(avg(pg_column_size(t)), 0)::float8 FROM river_job t",
 	} {
 		var stored int
@@ -120,7 +122,7 @@ func (b *bench) turn(ctx context.Context, p *process, connections int, d time.Du
 		if err := b.pool.QueryRow(ctx, count).Scan(&stored, &size); err != nil {
 			return t, nil, fmt.Errorf("count %s: %w", table, err)
 		}
-		if stored != t.answered {
+		if stored != t.answered && (table != "river_job" || stored == 0 || stored > t.answered) {
 			return t, nil, fmt.Errorf("%s answered %d requests and stored %d rows of %s", p.name, t.answered, stored, table)
 		}
 		bytes[table] = size

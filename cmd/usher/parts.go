@@ -145,7 +145,7 @@ func (p *parts) work(ctx context.Context) error {
 		DB:     pool,
 		Roster: &roster.Roster{DB: pool, Now: time.Now},
 		Outbox: &mail.Outbox{DB: pool, Now: time.Now},
-		Keys:   p.keys, URL: p.URL, From: p.MailFrom,
+		Keys:   p.keys, URL: p.URL, From: p.MailFrom, Log: p.slog(),
 	}
 	if worker.From == "" {
 		worker.From = devSender
@@ -153,7 +153,7 @@ func (p *parts) work(ctx context.Context) error {
 	if p.ResendAPIKey == "" {
 		p.log.Warn().Msg("RESEND_API_KEY is not set: mail is delivered to nobody, it stays in the development mailbox")
 		worker.Sender = &mail.Mailbox{DB: pool, Now: time.Now}
-	} else if worker.Sender, err = mail.NewResend(p.ResendAPIKey, p.ResendBaseURL); err != nil {
+	} else if worker.Sender, err = mail.NewResend(p.ResendAPIKey, p.ResendBaseURL, time.Now); err != nil {
 		return err
 	}
 	client, err := jobs.NewClient(queuePool, worker, p.slog())

@@ -2,6 +2,7 @@ package mail
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/resend/resend-go/v2"
 
 	"usher/internal/postgres"
 )
@@ -48,19 +50,38 @@ func (l Letter) Links() []string {
 
 var webAddress = regexp.MustCompile(`https?://\S+`)
 
-// Send puts m into the mailbox. Sending it again changes nothing.
-func (b *Mailbox) Send(ctx context.Context, m Message) (string, error) {
-	err := postgres.InTx(ctx, b.DB, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `
-			INSERT INTO dev_mail (id, recipient, email_key, sender, subject, text, html, created_at)
-			VALUES ($1, $2, lower($2), $3, $4, $5, $6, $7)
-			ON CONFLICT DO NOTHING`, m.ID, m.Recipient, m.Sender, m.Subject, m.Text, m.HTML, b.Now().UTC())
-		return err
+// Name is the row of the limiter for the mailbox.
+func (b *Mailbox) Name() string { return "mailbox" }
+
+// Send puts the mails of d into the mailbox. Sending them again changes nothing.
+func (b *Mailbox) Send(ctx context.Context, d Dispatch) (Receipt, error) {
+	emails := make([]resend.SendEmailRequest, 1)
+	var err error
+	if d.Endpoint == endpointOne {
+		err = json.Unmarshal(d.Body, &emails[0])
+	} else {
+		err = json.Unmarshal(d.Body, &emails)
+	}
+	if err == nil && len(emails) != len(d.MessageIDs) {
+		err = fmt.Errorf("%d mails for %d messages", len(emails), len(d.MessageIDs))
+	}
+	if err != nil {
+		return Receipt{}, fmt.Errorf("read dispatch %s: %w", d.ID, err)
+	}
+	receipt := Receipt{Items: make([]Item, len(emails))}
+	err = postgres.Send(ctx, b.DB, func(batch *pgx.Batch) {
+		for i, m := range emails {
+			receipt.Items[i].ProviderID = d.MessageIDs[i].String()
+			batch.Queue(`
+				INSERT INTO dev_mail (id, recipient, email_key, sender, subject, text, html, created_at)
+				VALUES ($1, $2, lower($2), $3, $4, $5, $6, $7)
+				ON CONFLICT DO NOTHING`, d.MessageIDs[i], m.To[0], m.From, m.Subject, m.Text, m.Html, b.Now().UTC())
+		}
 	})
 	if err != nil {
-		return "", fmt.Errorf("put message %s into the mailbox: %w", m.ID, err)
+		return Receipt{}, fmt.Errorf("put dispatch %s into the mailbox: %w", d.ID, err)
 	}
-	return m.ID.String(), nil
+	return receipt, nil
 }
 
 // mailboxPage is how many letters the mailbox shows: what a developer just

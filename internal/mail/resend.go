@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -21,27 +22,37 @@ const (
 	// so that the outcome can still be recorded.
 	sendTimeout = 15 * time.Second
 
-	// configurationPause is the wait after the provider refused our key or
-	// domain: an operator has to act, and no mail is lost meanwhile.
+	// configurationPause is the wait after the provider refused our key: an
+	// operator has to act, and no mail is lost meanwhile. What is sent after it
+	// tells whether it is mended.
 	configurationPause = time.Minute
+
+	// unreachablePause is the wait after no connection could be made.
+	unreachablePause = 15 * time.Second
 
 	// inFlightPause is the wait when another call with the same key is still at
 	// work.
 	inFlightPause = 3 * time.Second
 
-	// maxReply bounds what is read of an error's body.
-	maxReply = 64 << 10
+	// maxThrottle bounds what is believed of a Retry-After.
+	maxThrottle = 10 * time.Minute
+
+	// maxRate bounds what is believed of a limit, in requests a second.
+	maxRate = 1e6
+
+	// maxReply bounds what is read of an answer: 100 ids and as many errors.
+	maxReply = 1 << 20
 )
 
-// Resend sends through the Resend API. The message's id is the Idempotency-Key
-// and stands in the tag message_id, by which later events find it.
+// Resend sends through the Resend API.
 type Resend struct {
 	client *resend.Client
+	now    func() time.Time
 }
 
 // NewResend is a sender with an API key. base is the API's address, empty for
 // Resend's own.
-func NewResend(apiKey, base string) (*Resend, error) {
+func NewResend(apiKey, base string, now func() time.Time) (*Resend, error) {
 	client := resend.NewCustomClient(&http.Client{
 		Timeout:   sendTimeout,
 		Transport: keepReply{http.DefaultTransport},
@@ -56,41 +67,55 @@ func NewResend(apiKey, base string) (*Resend, error) {
 		return nil, fmt.Errorf("read RESEND_BASE_URL %q: not an absolute URL", base)
 	}
 	client.BaseURL = address
-	return &Resend{client}, nil
+	return &Resend{client, now}, nil
 }
 
-// Send posts m under its id. Sending it again within the provider's 24 h gets
+// Name is the row of the limiter for the provider.
+func (r *Resend) Name() string { return "resend" }
+
+// Send posts d under its id. Sending it again within the provider's 24 h gets
 // the first call's answer and no second mail.
-func (r *Resend) Send(ctx context.Context, m Message) (string, error) {
+func (r *Resend) Send(ctx context.Context, d Dispatch) (Receipt, error) {
 	var reply reply
-	ctx = context.WithValue(ctx, replyKey{}, &reply)
-	sent, err := r.client.Emails.SendWithOptions(ctx, &resend.SendEmailRequest{
-		From:    m.Sender,
-		To:      []string{m.Recipient},
-		Subject: m.Subject,
-		Text:    m.Text,
-		Html:    m.HTML,
-		Headers: map[string]string{"Auto-Submitted": "auto-generated"},
-		Tags:    []resend.Tag{{Name: "message_id", Value: m.ID.String()}},
-	}, &resend.SendEmailOptions{IdempotencyKey: m.ID.String()})
-	switch {
-	case err == nil && sent.Id != "":
-		return sent.Id, nil
-	case err == nil:
-		return "", errors.New("the provider answered 200 without an id")
-	case reply.status == 0 || reply.status < 300:
-		return "", fmt.Errorf("send message %s: %w", m.ID, err)
+	req, err := r.client.NewRequestWithOptions(context.WithValue(ctx, replyKey{}, &reply), http.MethodPost, strings.TrimPrefix(d.Endpoint, "/"), nil,
+		&resend.BatchSendEmailOptions{IdempotencyKey: d.ID.String(), BatchValidation: resend.BatchValidationPermissive})
+	if err != nil {
+		return Receipt{}, fmt.Errorf("send dispatch %s: %w", d.ID, err)
 	}
-	return "", reply.sendError()
+	// The library would encode the mails anew.
+	req.Header.Set("Content-Type", "application/json")
+	req.ContentLength = int64(len(d.Body))
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(d.Body)), nil }
+	req.Body, _ = req.GetBody()
+
+	_, err = r.client.Perform(req, nil)
+	switch {
+	case err == nil && reply.status < 300:
+		receipt, err := reply.receipt(d)
+		if err != nil {
+			return receipt, fmt.Errorf("read the answer to dispatch %s: %w", d.ID, err)
+		}
+		return receipt, nil
+	case reply.status == 0 && neverSent(err):
+		return Receipt{}, &SendError{Outcome: Stopped, After: unreachablePause, Reason: "the provider cannot be reached: " + err.Error()}
+	case reply.status == 0 || reply.status < 300:
+		return Receipt{}, fmt.Errorf("send dispatch %s: %w", d.ID, err)
+	}
+	return Receipt{Rate: reply.rate()}, reply.sendError(r.now())
 }
 
-// reply is what the client library drops of an answer: its status, its error's
-// name, its headers.
+// neverSent tells whether a request failed before a connection stood.
+func neverSent(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
+// reply is an answer as the client library does not show it: with status,
+// headers and body.
 type reply struct {
-	status  int
-	name    string
-	message string
-	header  http.Header
+	status int
+	header http.Header
+	body   []byte
 }
 
 type replyKey struct{}
@@ -104,44 +129,94 @@ func (k keepReply) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil || !ok {
 		return resp, err
 	}
-	r.status, r.header = resp.StatusCode, resp.Header
-	if resp.StatusCode < 300 {
-		return resp, nil
-	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
 	resp.Body.Close()
 	if err != nil {
-		return nil, err
+		return nil, err // cut off: whatever the status was, the answer is not known
 	}
+	r.status, r.header, r.body = resp.StatusCode, resp.Header, body
 	resp.Body = io.NopCloser(bytes.NewReader(body))
-	var named struct{ Name, Message string }
-	if json.Unmarshal(body, &named) == nil {
-		r.name, r.message = named.Name, named.Message
-	}
 	return resp, nil
 }
 
+// rate is the limit the answer announces in requests a second; 0: none that can
+// be believed.
+func (r *reply) rate() float64 {
+	rate, err := strconv.ParseFloat(r.header.Get("Ratelimit-Limit"), 64)
+	if err != nil || !(rate > 0 && rate <= maxRate) {
+		return 0
+	}
+	return rate
+}
+
+// receipt reads the answer 200. One that does not account for every mail
+// leaves the outcome unknown.
+func (r *reply) receipt(d Dispatch) (Receipt, error) {
+	receipt := Receipt{Items: make([]Item, len(d.MessageIDs)), Rate: r.rate()}
+	if d.Endpoint == endpointOne {
+		var sent resend.SendEmailResponse
+		if err := json.Unmarshal(r.body, &sent); err != nil || sent.Id == "" {
+			return receipt, fmt.Errorf("%d without an id", r.status)
+		}
+		receipt.Items[0].ProviderID = sent.Id
+		return receipt, nil
+	}
+	var sent resend.BatchEmailResponse
+	if err := json.Unmarshal(r.body, &sent); err != nil {
+		return receipt, fmt.Errorf("%d without ids", r.status)
+	}
+	for _, refused := range sent.Errors {
+		if refused.Index < 0 || refused.Index >= len(receipt.Items) || receipt.Items[refused.Index].Refusal != "" {
+			return receipt, fmt.Errorf("%d with an error for mail %d of %d", r.status, refused.Index, len(receipt.Items))
+		}
+		receipt.Items[refused.Index].Refusal = "refused: " + refused.Message
+	}
+	if len(sent.Data)+len(sent.Errors) != len(receipt.Items) {
+		return receipt, fmt.Errorf("%d with %d ids and %d errors for %d mails", r.status, len(sent.Data), len(sent.Errors), len(receipt.Items))
+	}
+	next := 0
+	for i := range receipt.Items {
+		if receipt.Items[i].Refusal != "" {
+			continue
+		}
+		if sent.Data[next].Id == "" {
+			return receipt, fmt.Errorf("%d with an empty id", r.status)
+		}
+		receipt.Items[i].ProviderID = sent.Data[next].Id
+		next++
+	}
+	return receipt, nil
+}
+
 // sendError reads the outcome off an answer that is not 2xx.
-func (r *reply) sendError() error {
-	reason := strings.TrimSpace(fmt.Sprintf("%d %s: %s", r.status, r.name, r.message))
+func (r *reply) sendError(now time.Time) error {
+	var named struct{ Name, Message string }
+	// What is no JSON has no name: a page of a proxy in between, which says
+	// nothing of the mail.
+	_ = json.Unmarshal(r.body, &named)
+	reason := strings.TrimSpace(fmt.Sprintf("%d %s: %s", r.status, named.Name, named.Message))
 	switch {
+	case r.status == http.StatusTooManyRequests && strings.HasSuffix(named.Name, "_quota_exceeded"):
+		midnight := now.UTC().Truncate(24 * time.Hour).Add(24 * time.Hour)
+		return &SendError{Outcome: Stopped, After: midnight.Sub(now), Reason: reason}
 	case r.status == http.StatusTooManyRequests:
 		after := time.Second
-		if s, err := strconv.Atoi(r.header.Get("Retry-After")); err == nil && s > 0 && s < 86400 {
-			after = time.Duration(s) * time.Second
-		} else if strings.HasSuffix(r.name, "_quota_exceeded") {
-			after = time.Hour
+		if s, err := strconv.Atoi(r.header.Get("Retry-After")); err == nil && s > 0 {
+			after = min(time.Duration(s)*time.Second, maxThrottle)
 		}
-		return &SendError{Outcome: Later, After: after, Reason: reason}
+		return &SendError{Outcome: Throttled, After: after, Reason: reason}
+	case named.Name == "":
+	case r.status == http.StatusForbidden && named.Name == "validation_error":
+		return &SendError{Outcome: SenderRefused, Reason: reason} // "The … domain is not verified."
 	case r.status == http.StatusUnauthorized, r.status == http.StatusForbidden:
-		return &SendError{Outcome: Later, After: configurationPause, Reason: reason}
-	case r.status == http.StatusConflict && r.name == "concurrent_idempotent_requests":
-		return &SendError{Outcome: Later, After: inFlightPause, Reason: reason}
-	case r.status == http.StatusConflict && r.name != "":
+		return &SendError{Outcome: Stopped, After: configurationPause, Reason: reason}
+	case r.status == http.StatusConflict && named.Name == "concurrent_idempotent_requests":
+		return &SendError{Outcome: InFlight, After: inFlightPause, Reason: reason}
+	case r.status == http.StatusConflict:
 		return &SendError{Outcome: Contested, Reason: reason}
-	case r.status >= 400 && r.status < 500 && r.name != "":
+	case r.status >= 400 && r.status < 500:
 		return &SendError{Outcome: Refused, Reason: reason}
 	}
-	// 5xx, redirects, and pages of a proxy in between say nothing of the mail.
+	// 5xx, redirects, and pages of a proxy say nothing of the mail.
 	return errors.New("the outcome is unknown: " + reason)
 }

@@ -109,6 +109,18 @@ func InTxAfter(ctx context.Context, db DB, first func(*pgx.Batch), fn func(tx pg
 	})
 }
 
+// Send runs statements that need nothing of each other's answers as one
+// transaction. On a pool that takes one round trip, and no lock is held
+// across it.
+func Send(ctx context.Context, db DB, queue func(*pgx.Batch)) error {
+	batch := &pgx.Batch{}
+	queue(batch)
+	if pool, ok := db.(*pgxpool.Pool); ok {
+		return pool.SendBatch(ctx, batch).Close()
+	}
+	return InTx(ctx, db, func(tx pgx.Tx) error { return tx.SendBatch(ctx, batch).Close() })
+}
+
 // finish runs fn and ends tx after it.
 func finish(ctx context.Context, tx pgx.Tx, fn func() error) error {
 	defer func() {

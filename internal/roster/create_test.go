@@ -31,7 +31,7 @@ func TestCreateInvitation(t *testing.T) {
 	want := roster.Invitation{
 		ID: inv.ID, AppID: b.App.ID, WorkspaceID: b.Workspace.ID, InviterID: b.Stakeholder.ID, Kind: roster.KindNewUser,
 		Email: "Ann@Example.ORG", EmailKey: "ann@example.org", FullName: "Ann  Example", Locale: "es-MX", Note: "Hello,\nAnn",
-		State: roster.Pending, Delivery: roster.MailQueued, Version: 1, Sends: 1, QueuedAt: &now,
+		State: roster.Pending, Delivery: roster.MailQueued, Version: 1, Sends: 1, QueuedAt: &now, MessageID: inv.MessageID,
 		ExpiresAt: now.Add(inviteLife), CreatedAt: now,
 	}
 	if !reflect.DeepEqual(inv, want) {
@@ -50,11 +50,15 @@ func TestCreateInvitation(t *testing.T) {
 	if strings.Contains(strings.ToLower(asJSON(t, events)), "ann") {
 		t.Errorf("the event keeps personal data: %s", asJSON(t, events))
 	}
-	if jobs := b.SendJobs(t, inv.ID); len(jobs) != 1 || jobs[0] != (roster.SendInvitation{ID: inv.ID, Version: 1, Send: 1}) {
-		t.Errorf("send jobs: got %+v", jobs)
+	mail := roster.Mail{
+		ID: *inv.MessageID, AppID: b.App.ID, Kind: roster.MailInvitation, SubjectID: inv.ID, Purpose: "v1:send:1",
+		Args: roster.MailArgs{Version: 1, Send: 1}, Lane: roster.Interactive, EmailKey: "ann@example.org",
+	}
+	if mails := b.Mails(t, inv.ID); len(mails) != 1 || !reflect.DeepEqual(mails[0], mail) {
+		t.Errorf("mails: got %+v, want %+v", mails, mail)
 	}
 	if job := rostertest.Value[string](t, b, `
-		SELECT queue || ' ' || max_attempts FROM river_job WHERE args->>'invitation_id' = $1`, inv.ID.String()); job != "mail 1000" {
+		SELECT queue || ' ' || (args->>'lane') FROM river_job WHERE kind = 'compose_mail'`); job != "mail_interactive interactive" {
 		t.Errorf("job: got %s", job)
 	}
 }
@@ -85,14 +89,14 @@ func TestCreateWithoutMail(t *testing.T) {
 	if inv.Delivery != roster.NotMailed || inv.Sends != 0 || inv.QueuedAt != nil {
 		t.Errorf("got %+v", inv)
 	}
-	if jobs := b.SendJobs(t, inv.ID); len(jobs) != 0 {
+	if jobs := b.Mails(t, inv.ID); len(jobs) != 0 {
 		t.Errorf("jobs: got %+v, want none", jobs)
 	}
 	wantEvents(t, b, inv, "created")
 
 	inv, err := b.ResendInvitation(t.Context(), b.App.ID, b.Stakeholder.ID, inv.ID, noKey)
 	done(t, err)
-	if inv.Sends != 1 || len(b.SendJobs(t, inv.ID)) != 1 {
+	if inv.Sends != 1 || len(b.Mails(t, inv.ID)) != 1 {
 		t.Errorf("the first mail, asked for later: got %+v", inv)
 	}
 }
@@ -143,7 +147,7 @@ func TestCreateDuplicate(t *testing.T) {
 				t.Errorf("got %+v, want the duplicate of %s", out, inv.ID)
 			}
 			wantEvents(t, b, inv, "created")
-			if jobs := b.SendJobs(t, inv.ID); len(jobs) != 1 {
+			if jobs := b.Mails(t, inv.ID); len(jobs) != 1 {
 				t.Errorf("jobs: got %+v, want one", jobs)
 			}
 		})
@@ -264,7 +268,7 @@ func TestCreateRefusals(t *testing.T) {
 			good := out[2*i+1]
 			done(t, good.Err)
 			wantEvents(t, b, good.Invitation, "created")
-			if len(b.SendJobs(t, good.Invitation.ID)) != 1 {
+			if len(b.Mails(t, good.Invitation.ID)) != 1 {
 				t.Error("the good neighbour has no job")
 			}
 		})
@@ -315,7 +319,7 @@ func TestCreateBatch(t *testing.T) {
 	refused(t, out[5].Err, roster.Invalid, "email_invalid")
 	for _, i := range []int{0, 1, 6} {
 		wantEvents(t, b, out[i].Invitation, "created")
-		if len(b.SendJobs(t, out[i].Invitation.ID)) != 1 {
+		if len(b.Mails(t, out[i].Invitation.ID)) != 1 {
 			t.Errorf("row %d: no job", i)
 		}
 	}
@@ -343,7 +347,7 @@ func TestCreateReplacesOverdue(t *testing.T) {
 	}
 	wantState(t, b, old, roster.Expired)
 	wantEvents(t, b, old, "created", "expired")
-	if jobs := b.TellJobs(t, b.Stakeholder.ID); len(jobs) != 1 || len(jobs[0].EventIDs) != 1 {
+	if jobs := b.Mails(t, b.Stakeholder.ID); len(jobs) != 1 || len(jobs[0].Args.EventIDs) != 1 {
 		t.Errorf("word to the inviter: got %+v", jobs)
 	}
 	if ended, err := b.ExpireInvitations(t.Context(), 10); err != nil || ended != 0 {
@@ -475,8 +479,8 @@ func TestCreateConcurrently(t *testing.T) {
 	if n := rostertest.Value[int](t, b, `SELECT count(*) FROM invitation`); n != rounds*12 {
 		t.Errorf("invitations: got %d, want %d", n, rounds*12)
 	}
-	if n := rostertest.Value[int](t, b, `SELECT count(DISTINCT args) FROM river_job`); n != rounds*12 {
-		t.Errorf("jobs: got %d, want %d", n, rounds*12)
+	if n := rostertest.Value[int](t, b, `SELECT count(*) FROM message`); n != rounds*12 {
+		t.Errorf("mails: got %d, want %d", n, rounds*12)
 	}
 	if n := rostertest.Value[int](t, b, `SELECT count(*) FROM idempotency_key`); n != rounds*12 {
 		t.Errorf("remembered answers: got %d, want %d", n, rounds*12)

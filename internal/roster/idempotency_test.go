@@ -137,7 +137,7 @@ func TestOnceForEachAct(t *testing.T) {
 		return b.RevokeInvitation(ctx, app, actor, inv.ID, key)
 	})
 	wantEvents(t, b, inv, "created", "resent", "link_copied", "address_corrected", "expired", "reopened", "revoked")
-	if n := len(b.SendJobs(t, inv.ID)); n != 4 {
+	if n := len(b.Mails(t, inv.ID)); n != 4 {
 		t.Errorf("mails: got %d, want 4", n)
 	}
 }

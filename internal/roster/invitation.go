@@ -55,17 +55,25 @@ const (
 // Open tells whether the invitation can still be decided.
 func (s State) Open() bool { return s == Pending || s == OnHold }
 
-// Delivery is what happened to the newest mail of an invitation. It never
-// decides the invitation.
+// Delivery is what happened to the newest mail of an invitation: the message's
+// state. It never decides the invitation.
 type Delivery string
 
 // The delivery of an invitation's newest mail.
 const (
-	NotMailed    Delivery = "none"     // nobody asked for a mail
-	MailQueued   Delivery = "queued"   // asked for, not yet tried
-	MailSending  Delivery = "sending"  // handed to the provider, no word yet
-	MailAccepted Delivery = "accepted" // the provider has it
-	MailFailed   Delivery = "failed"   // the provider refused it for good
+	NotMailed      Delivery = "none"       // nobody asked for a mail
+	MailQueued     Delivery = "queued"     // asked for, not yet tried
+	MailHeld       Delivery = "held"       // waits until something is mended
+	MailSending    Delivery = "sending"    // handed to the provider, no word yet
+	MailAccepted   Delivery = "accepted"   // the provider has it
+	MailDelayed    Delivery = "delayed"    // the recipient's server does not take it yet
+	MailDelivered  Delivery = "delivered"  // the recipient's server took it
+	MailBounced    Delivery = "bounced"    // the recipient's server refused it
+	MailComplained Delivery = "complained" // the recipient called it spam
+	MailSuppressed Delivery = "suppressed" // not sent: the address bounced or complained before
+	MailFailed     Delivery = "failed"     // the provider refused it for good
+	MailCancelled  Delivery = "cancelled"  // not sent: it was no longer wanted
+	MailUncertain  Delivery = "uncertain"  // nobody knows, and trying again could send it twice
 )
 
 // KindNewUser invites somebody by name and address; who accepts becomes a
@@ -90,6 +98,7 @@ type Invitation struct {
 	Sends          int // mails asked for since the version began
 	Reopens        int
 	QueuedAt       *time.Time // when the newest mail was asked for
+	MessageID      *uuid.UUID // the newest mail; nil: nobody asked for one
 	ExpiresAt      time.Time
 	DecidedAt      *time.Time // when it left the open states
 	AccountID      *uuid.UUID // who accepted
@@ -103,7 +112,8 @@ func (inv Invitation) Ticket() Ticket { return Ticket{ID: inv.ID, Version: inv.V
 // invitationColumns are the columns of Invitation, in its order.
 const invitationColumns = `invitation.id, invitation.app_id, invitation.workspace_id, invitation.inviter_id,
 	invitation.kind, invitation.email, invitation.email_key, invitation.full_name, invitation.locale, invitation.note,
-	invitation.state, invitation.delivery, invitation.version, invitation.sends, invitation.reopens, invitation.queued_at,
+	invitation.state, COALESCE((SELECT message.state FROM message WHERE message.id = invitation.message_id), 'none'),
+	invitation.version, invitation.sends, invitation.reopens, invitation.queued_at, invitation.message_id,
 	invitation.expires_at, invitation.decided_at, invitation.account_id, invitation.renewal_asked_at, invitation.created_at`
 
 // isOpen is the condition of State.Open.
@@ -206,54 +216,8 @@ func (inv Invitation) late() *Error {
 	return err
 }
 
-// QueueMail holds mail that a person waits for, QueueNotices what may wait a
-// minute, QueueSweeps the work of the clock.
-const (
-	QueueMail    = "mail"
-	QueueNotices = "notices"
-	QueueSweeps  = "sweeps"
-)
-
-// mailAttempts is practically without end: what bounds the retries of a mail is
-// the time since its first attempt, not their number.
-const mailAttempts = 1000
-
-// SendInvitation is the job that mails an invitation. It is void once the
-// invitation's version or count of sends has moved on.
-type SendInvitation struct {
-	ID      uuid.UUID `json:"invitation_id"`
-	Version int       `json:"version"`
-	Send    int       `json:"send"`
-}
-
-// Kind is the job's name in River.
-func (SendInvitation) Kind() string { return "send_invitation" }
-
-// InsertOpts say where the job waits and how often it may be tried.
-func (SendInvitation) InsertOpts() river.InsertOpts {
-	return river.InsertOpts{Queue: QueueMail, MaxAttempts: mailAttempts}
-}
-
-// sendJob is the job for the invitation's newest mail.
-func (inv Invitation) sendJob() SendInvitation {
-	return SendInvitation{ID: inv.ID, Version: inv.Version, Send: inv.Sends}
-}
-
-// TellInviter is the job that tells an inviter what became of invitations: one
-// mail, a line for each event.
-type TellInviter struct {
-	AppID     uuid.UUID   `json:"app_id"`
-	InviterID uuid.UUID   `json:"inviter_id"`
-	EventIDs  []uuid.UUID `json:"event_ids"`
-}
-
-// Kind is the job's name in River.
-func (TellInviter) Kind() string { return "tell_inviter" }
-
-// InsertOpts say where the job waits and how often it may be tried.
-func (TellInviter) InsertOpts() river.InsertOpts {
-	return river.InsertOpts{Queue: QueueNotices, MaxAttempts: mailAttempts}
-}
+// QueueSweeps holds the work of the clock.
+const QueueSweeps = "sweeps"
 
 // ExpireInvitations is the job that ends invitations whose time is over.
 type ExpireInvitations struct{}

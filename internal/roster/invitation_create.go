@@ -12,7 +12,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/riverqueue/river"
 
 	"usher/internal/postgres"
 )
@@ -410,20 +409,17 @@ func (row NewInvitation) invitation(now time.Time) Invitation {
 		ExpiresAt: now.Add(inviteLife), CreatedAt: now,
 	}
 	if row.Notify {
-		inv.mailAgain(now)
+		id := newID()
+		inv.Sends, inv.Delivery, inv.QueuedAt, inv.MessageID = 1, MailQueued, &now, &id
 	}
 	return inv
 }
 
-// mailAgain counts one more mail, asked for now.
-func (inv *Invitation) mailAgain(now time.Time) {
-	inv.Sends++
-	inv.Delivery = MailQueued
-	inv.QueuedAt = &now
-}
+// firstMail is what the first mails of all invitations have in common.
+var firstMail = Invitation{Version: 1, Sends: 1, MessageID: new(uuid.UUID)}.mail()
 
-// queueInsert stores the fresh rows' invitations with their events and
-// remembered answers: one statement, since each costs a round trip while the
+// queueInsert stores the fresh rows' invitations with their events,
+// mails and remembered answers: one statement, since each costs a round trip while the
 // next batch waits. Its conditions are those of refuse, of membership and of
 // the key; the open invitation is the index's.
 func (b *createBatch) queueInsert(batch *pgx.Batch) {
@@ -442,9 +438,8 @@ func (b *createBatch) queueInsert(batch *pgx.Batch) {
 	var (
 		ids, apps, workspaces, inviters, events = make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n)
 		kinds, emails, emailKeys, names         = make([]string, n), make([]string, n), make([]string, n), make([]string, n)
-		locales, notes, deliveries              = make([]string, n), make([]string, n), make([]string, n)
-		sends                                   = make([]int, n)
-		queued                                  = make([]*time.Time, n)
+		locales, notes                          = make([]string, n), make([]string, n)
+		messages                                = make([]*uuid.UUID, n)
 		expires                                 = make([]time.Time, n)
 		routes, keys                            = make([]string, n), make([]string, n)
 		data, hashes, answers                   = make([][]byte, n), make([][]byte, n), make([][]byte, n)
@@ -453,8 +448,7 @@ func (b *createBatch) queueInsert(batch *pgx.Batch) {
 		inv, key := b.out[at].Invitation, b.rows[at].Key
 		ids[i], apps[i], workspaces[i], inviters[i] = inv.ID, inv.AppID, inv.WorkspaceID, inv.InviterID
 		kinds[i], emails[i], emailKeys[i], names[i] = inv.Kind, inv.Email, inv.EmailKey, inv.FullName
-		locales[i], notes[i], deliveries[i], sends[i] = inv.Locale, inv.Note, string(inv.Delivery), inv.Sends
-		queued[i], expires[i] = inv.QueuedAt, inv.ExpiresAt
+		locales[i], notes[i], messages[i], expires[i] = inv.Locale, inv.Note, inv.MessageID, inv.ExpiresAt
 		events[i], data[i] = newID(), eventData(inv)
 		if key.Key == "" {
 			continue
@@ -464,17 +458,18 @@ func (b *createBatch) queueInsert(batch *pgx.Batch) {
 	}
 	batch.Queue(`
 		WITH q AS (
-			SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-				$10::text[], $11::text[], $12::int[], $13::timestamptz[], $14::timestamptz[],
-				$15::uuid[], $16::jsonb[], $17::text[], $18::text[], $19::bytea[], $20::jsonb[])
+			SELECT *, (message_id IS NOT NULL)::int AS mailed
+			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+				$10::text[], $11::uuid[], $12::timestamptz[],
+				$13::uuid[], $14::jsonb[], $15::text[], $16::text[], $17::bytea[], $18::jsonb[])
 				AS q (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale,
-				note, delivery, sends, queued_at, expires_at,
+				note, message_id, expires_at,
 				event_id, data, route, key, body_hash, answer)
 		), inserted AS (
 			INSERT INTO invitation (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note,
-				state, delivery, sends, queued_at, expires_at, created_at)
+				state, sends, message_id, queued_at, expires_at, created_at)
 			SELECT q.id, q.app_id, q.workspace_id, q.inviter_id, q.kind, q.email, q.email_key, q.full_name, q.locale, q.note,
-				'pending', q.delivery, q.sends, q.queued_at, q.expires_at, $21
+				'pending', q.mailed, q.message_id, CASE q.mailed WHEN 1 THEN $19::timestamptz END, q.expires_at, $19
 			FROM q`+factsOfQ+`
 			WHERE workspace.state = 'active' AND actor.status = 'active' AND f.may_invite AND f.member_id IS NULL
 				AND (SELECT 1 FROM idempotency_key k WHERE k.app_id = q.app_id AND k.route = q.route AND k.key = q.key) IS NULL
@@ -482,17 +477,21 @@ func (b *createBatch) queueInsert(batch *pgx.Batch) {
 			RETURNING id
 		), recorded AS (
 			INSERT INTO event (id, app_id, type, subject_id, actor_id, data, at)
-			SELECT event_id, app_id, $22, id, inviter_id, data, $21 FROM q JOIN inserted USING (id)
+			SELECT event_id, app_id, $20, id, inviter_id, data, $19 FROM q JOIN inserted USING (id)
 		), remembered AS (
 			INSERT INTO idempotency_key (app_id, route, key, body_hash, answer, created_at)
-			SELECT app_id, route, key, body_hash, answer, $21 FROM q JOIN inserted USING (id) WHERE key <> ''
+			SELECT app_id, route, key, body_hash, answer, $19 FROM q JOIN inserted USING (id) WHERE key <> ''
 			ON CONFLICT (app_id, route, key) DO NOTHING
 			RETURNING 1
+		), asked AS (
+			INSERT INTO message (id, app_id, kind, subject_id, purpose, args, lane, email_key, state, due_at, created_at)
+			SELECT message_id, app_id, $21, id, $22, $23, $24, email_key, 'queued', $19, $19 FROM q JOIN inserted USING (id) WHERE mailed = 1
 		)
 		SELECT ARRAY(SELECT id FROM inserted), (SELECT count(*) FROM remembered)`,
 		ids, apps, workspaces, inviters, kinds, emails, emailKeys, names, locales,
-		notes, deliveries, sends, queued, expires,
-		events, data, routes, keys, hashes, answers, b.now, EventCreated).QueryRow(func(row pgx.Row) error {
+		notes, messages, expires,
+		events, data, routes, keys, hashes, answers, b.now, EventCreated,
+		MailInvitation, firstMail.Purpose, firstMail.Args.encode(), firstMail.Lane).QueryRow(func(row pgx.Row) error {
 		return row.Scan(&b.inserted, &b.keyedInserted)
 	})
 }
@@ -535,22 +534,22 @@ func (b *createBatch) sortOut() error {
 	return nil
 }
 
-// record remembers the answers that came without a new invitation, and inserts
-// the jobs.
+// record remembers the answers that came without a new invitation, and has the
+// mails written.
 func (b *createBatch) record(ctx context.Context, tx pgx.Tx, r *Roster) error {
-	done := map[int]bool{}
-	var sends []river.JobArgs
+	done, mailed := map[int]bool{}, false
 	for _, at := range b.created {
 		done[at] = true
-		if inv := b.out[at].Invitation; inv.Delivery == MailQueued {
-			sends = append(sends, inv.sendJob())
-		}
+		mailed = mailed || b.out[at].Invitation.MessageID != nil
 	}
 	others := slices.DeleteFunc(slices.Clone(b.keys), func(at int) bool { return done[at] })
 	if err := b.recordKeys(ctx, tx, others); err != nil {
 		return err
 	}
-	return r.enqueue(ctx, tx, sends...)
+	if !mailed {
+		return nil
+	}
+	return r.enqueue(ctx, tx, ComposeMail{Interactive})
 }
 
 // recordKeys remembers the answers of rows that came with a key.

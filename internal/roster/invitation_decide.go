@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/riverqueue/river"
 
 	"usher/internal/postgres"
 )
@@ -47,10 +46,10 @@ func (r *Roster) steer(ctx context.Context, app, actor, id uuid.UUID, key Idempo
 func (r *Roster) ResendInvitation(ctx context.Context, app, actor, id uuid.UUID, key IdempotencyKey) (Invitation, error) {
 	return r.steer(ctx, app, actor, id, key, func(tx pgx.Tx, now time.Time) (Invitation, error) {
 		inv, ok, err := change(ctx, tx, app, id, `
-			SET sends = sends + 1, delivery = 'queued', queued_at = $3
+			SET sends = sends + 1, message_id = $6, queued_at = $3
 			WHERE app_id = $1 AND id = $2 AND state = 'pending' AND expires_at > $3
 				AND sends <= $4 AND (queued_at IS NULL OR queued_at <= $5)`,
-			app, id, now, maxResends, now.Add(-resendAfter))
+			app, id, now, maxResends, now.Add(-resendAfter), newID())
 		if err != nil {
 			return inv, err
 		}
@@ -60,7 +59,7 @@ func (r *Roster) ResendInvitation(ctx context.Context, app, actor, id uuid.UUID,
 		if _, err := record(ctx, tx, inv, EventResent, actor, now); err != nil {
 			return inv, err
 		}
-		return inv, r.enqueue(ctx, tx, inv.sendJob())
+		return inv, r.mailInvitation(ctx, tx, &inv, now)
 	})
 }
 
@@ -116,13 +115,13 @@ func (r *Roster) CorrectInvitationAddress(ctx context.Context, app, actor, id uu
 		}
 		inv, ok, err := change(ctx, tx, app, id, `
 			SET email = $3, email_key = $4, state = 'pending', version = version + 1,
-				sends = 1, delivery = 'queued', queued_at = $5
+				sends = 1, message_id = $7, queued_at = $5
 			WHERE app_id = $1 AND id = $2 AND `+isOpen+` AND expires_at > $5
 				AND version < $6 AND email_key <> $4
 				AND NOT EXISTS (SELECT FROM account a JOIN membership m ON m.account_id = a.id
 					WHERE a.app_id = $1 AND a.email_key = $4 AND a.status NOT IN ('merged', 'archived')
 					AND m.workspace_id = invitation.workspace_id AND m.state = 'active')`,
-			app, id, address.Typed, address.Key, now, maxVersion)
+			app, id, address.Typed, address.Key, now, maxVersion, newID())
 		if postgres.Violates(err, "invitation_open") {
 			return inv, errorf(Conflict, "already_invited", "There is an open invitation to this address for the same workspace already.")
 		}
@@ -135,7 +134,7 @@ func (r *Roster) CorrectInvitationAddress(ctx context.Context, app, actor, id uu
 		if _, err := record(ctx, tx, inv, EventAddressCorrected, actor, now); err != nil {
 			return inv, err
 		}
-		return inv, r.enqueue(ctx, tx, inv.sendJob())
+		return inv, r.mailInvitation(ctx, tx, &inv, now)
 	})
 }
 
@@ -185,13 +184,13 @@ func (r *Roster) ReopenInvitation(ctx context.Context, app, actor, id uuid.UUID,
 	return r.steer(ctx, app, actor, id, key, func(tx pgx.Tx, now time.Time) (Invitation, error) {
 		inv, ok, err := change(ctx, tx, app, id, `
 			SET state = 'pending', version = version + 1, reopens = reopens + 1, decided_at = NULL,
-				expires_at = $4, sends = 1, delivery = 'queued', queued_at = $3
+				expires_at = $4, sends = 1, message_id = $7, queued_at = $3
 			WHERE app_id = $1 AND id = $2 AND state = 'expired' AND reopens < $5 AND version < $6
 				AND EXISTS (SELECT FROM workspace w WHERE w.id = invitation.workspace_id AND w.state = 'active')
 				AND NOT EXISTS (SELECT FROM account a JOIN membership m ON m.account_id = a.id
 					WHERE a.app_id = $1 AND a.email_key = invitation.email_key AND a.status NOT IN ('merged', 'archived')
 					AND m.workspace_id = invitation.workspace_id AND m.state = 'active')`,
-			app, id, now, now.Add(inviteLife), maxReopens, maxVersion)
+			app, id, now, now.Add(inviteLife), maxReopens, maxVersion, newID())
 		if postgres.Violates(err, "invitation_open") {
 			return inv, errorf(Conflict, "already_invited", "There is a newer open invitation to this address for the same workspace.")
 		}
@@ -212,7 +211,7 @@ func (r *Roster) ReopenInvitation(ctx context.Context, app, actor, id uuid.UUID,
 		if _, err := record(ctx, tx, inv, EventReopened, actor, now); err != nil {
 			return inv, err
 		}
-		return inv, r.enqueue(ctx, tx, inv.sendJob())
+		return inv, r.mailInvitation(ctx, tx, &inv, now)
 	})
 }
 
@@ -255,15 +254,12 @@ func (r *Roster) recordExpired(ctx context.Context, tx pgx.Tx, expired []Invitat
 	}
 	n := len(expired)
 	ids, apps, subjects, data := make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]string, n)
-	news := map[uuid.UUID]*TellInviter{}
+	type inviter struct{ app, id uuid.UUID }
+	news := map[inviter][]uuid.UUID{}
 	for i, inv := range expired {
 		ids[i], apps[i], subjects[i], data[i] = newID(), inv.AppID, inv.ID, string(eventData(inv))
-		tell := news[inv.InviterID]
-		if tell == nil {
-			tell = &TellInviter{AppID: inv.AppID, InviterID: inv.InviterID}
-			news[inv.InviterID] = tell
-		}
-		tell.EventIDs = append(tell.EventIDs, ids[i])
+		to := inviter{inv.AppID, inv.InviterID}
+		news[to] = append(news[to], ids[i])
 	}
 	if _, err := tx.Exec(ctx, `
 		INSERT INTO event (id, app_id, type, subject_id, data, at)
@@ -272,9 +268,9 @@ func (r *Roster) recordExpired(ctx context.Context, tx pgx.Tx, expired []Invitat
 		ids, apps, subjects, data, EventExpired, now); err != nil {
 		return fmt.Errorf("record %d expired invitations: %w", n, err)
 	}
-	jobs := make([]river.JobArgs, 0, len(news))
-	for _, tell := range news {
-		jobs = append(jobs, *tell)
+	mails := make([]Mail, 0, len(news))
+	for to, events := range news {
+		mails = append(mails, newsMail(to.app, to.id, events))
 	}
-	return r.enqueue(ctx, tx, jobs...)
+	return r.ask(ctx, tx, now, mails...)
 }

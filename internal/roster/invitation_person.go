@@ -24,69 +24,85 @@ type InvitationView struct {
 	Account       *Account       // the account with the invited address, if there is one
 	HasPassword   bool           // that account can log in
 
-	isMember bool // who accepted is still in the workspace
+	isMember bool   // who accepted is still in the workspace
+	block    string // why its address cannot be written to
 }
 
 // errDeadLink is the answer to every link that leads nowhere: never genuine,
 // of something gone, or replaced by a newer one.
 var errDeadLink = errorf(NotFound, "link_dead", "This link is not valid, or no longer.")
 
-// viewInvitation reads a view; lock is appended to the query. An open
-// invitation to an archived workspace shows as revoked.
-func viewInvitation(ctx context.Context, tx pgx.Tx, id uuid.UUID, lock string) (v InvitationView, err error) {
-	rows, err := tx.Query(ctx, `
+// viewInvitation reads a view.
+func viewInvitation(ctx context.Context, tx pgx.Tx, id uuid.UUID) (InvitationView, error) {
+	views, err := viewInvitations(ctx, tx, []uuid.UUID{id}, "")
+	if v, ok := views[id]; ok || err != nil {
+		return v, err
+	}
+	return InvitationView{}, errDeadLink
+}
+
+// viewInvitations reads the views of those ids that exist; suffix is appended
+// to the query. An open invitation to an archived workspace shows as revoked.
+func viewInvitations(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, suffix string) (map[uuid.UUID]InvitationView, error) {
+	views := make(map[uuid.UUID]InvitationView, len(ids))
+	companyZones := map[uuid.UUID]string{}
+	batch := &pgx.Batch{}
+	batch.Queue(`
 		SELECT `+invitationColumns+`, `+appColumns+`, inviter.full_name, company.name, company.time_zone, workspace.name, workspace.state,
-			EXISTS (SELECT FROM membership WHERE workspace_id = invitation.workspace_id AND account_id = invitation.account_id AND state = 'active')
+			EXISTS (SELECT FROM membership WHERE workspace_id = invitation.workspace_id AND account_id = invitation.account_id AND state = 'active'),
+			COALESCE((SELECT block FROM address WHERE app_id = invitation.app_id AND email_key = invitation.email_key), '')
 		FROM invitation
 		JOIN app ON app.id = invitation.app_id
 		JOIN account inviter ON inviter.id = invitation.inviter_id
 		JOIN workspace ON workspace.id = invitation.workspace_id
 		JOIN company ON company.id = workspace.company_id
-		WHERE invitation.id = $1 `+lock, id)
-	if err != nil {
-		return v, fmt.Errorf("read invitation %s: %w", id, err)
+		WHERE invitation.id = ANY($1) `+suffix, ids).Query(func(rows pgx.Rows) error {
+		found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
+			Invitation
+			App
+			InviterName, CompanyName, CompanyZone, WorkspaceName, WorkspaceState string
+			IsMember                                                             bool
+			Block                                                                string
+		}])
+		for _, f := range found {
+			v := InvitationView{
+				Invitation: f.Invitation, App: f.App,
+				InviterName: f.InviterName, CompanyName: f.CompanyName, WorkspaceName: f.WorkspaceName,
+				isMember: f.IsMember, block: f.Block,
+			}
+			if v.State.Open() && f.WorkspaceState != workspaceActive {
+				v.State = Revoked // what it leads to is closed; it cannot be accepted
+			}
+			companyZones[v.ID] = f.CompanyZone
+			v.Zone = zone(f.CompanyZone, v.App.TimeZone)
+			views[v.ID] = v
+		}
+		return err
+	})
+	batch.Queue(`
+		SELECT invitation.id, `+accountColumns+`, password_hash <> ''
+		FROM invitation JOIN account ON account.app_id = invitation.app_id AND account.email_key = invitation.email_key AND `+isLive+`
+		WHERE invitation.id = ANY($1)`, ids).Query(func(rows pgx.Rows) error {
+		found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
+			InvitationID uuid.UUID
+			Account
+			HasPassword bool
+		}])
+		for _, f := range found {
+			v, ok := views[f.InvitationID]
+			if !ok {
+				continue
+			}
+			v.Account, v.HasPassword = &f.Account, f.HasPassword
+			v.Zone = zone(f.TimeZone, companyZones[v.ID], v.App.TimeZone)
+			views[v.ID] = v
+		}
+		return err
+	})
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return nil, fmt.Errorf("read %d invitations: %w", len(ids), err)
 	}
-	found, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[struct {
-		Invitation
-		App
-		InviterName, CompanyName, CompanyZone, WorkspaceName, WorkspaceState string
-		IsMember                                                             bool
-	}])
-	if errors.Is(err, pgx.ErrNoRows) {
-		return v, errDeadLink
-	}
-	if err != nil {
-		return v, fmt.Errorf("read invitation %s: %w", id, err)
-	}
-	v = InvitationView{
-		Invitation: found.Invitation, App: found.App,
-		InviterName: found.InviterName, CompanyName: found.CompanyName, WorkspaceName: found.WorkspaceName,
-		isMember: found.IsMember,
-	}
-	if v.State.Open() && found.WorkspaceState != workspaceActive {
-		v.State = Revoked // what it leads to is closed; it cannot be accepted
-	}
-
-	rows, err = tx.Query(ctx, `
-		SELECT `+accountColumns+`, password_hash <> '' FROM account
-		WHERE app_id = $1 AND email_key = $2 AND `+isLive, v.AppID, v.EmailKey)
-	if err != nil {
-		return v, fmt.Errorf("read invited account: %w", err)
-	}
-	account, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[struct {
-		Account
-		HasPassword bool
-	}])
-	switch {
-	case err == nil:
-		v.Account, v.HasPassword = &account.Account, account.HasPassword
-		v.Zone = zone(account.TimeZone, found.CompanyZone, v.App.TimeZone)
-	case errors.Is(err, pgx.ErrNoRows):
-		v.Zone = zone(found.CompanyZone, v.App.TimeZone)
-	default:
-		return v, fmt.Errorf("read invited account: %w", err)
-	}
-	return v, nil
+	return views, nil
 }
 
 // ViewInvitation is the invitation a ticket leads to, in whatever state. Only
@@ -95,7 +111,7 @@ func viewInvitation(ctx context.Context, tx pgx.Tx, id uuid.UUID, lock string) (
 // was removed later is dead.
 func (r *Roster) ViewInvitation(ctx context.Context, t Ticket) (v InvitationView, err error) {
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		if v, err = viewInvitation(ctx, tx, t.ID, ""); err != nil {
+		if v, err = viewInvitation(ctx, tx, t.ID); err != nil {
 			return err
 		}
 		if t.Version != v.Version && (v.State != Revoked || t.Version != v.Version-1) {
@@ -289,5 +305,5 @@ func (r *Roster) tellInviter(ctx context.Context, tx pgx.Tx, inv Invitation, eve
 	if err != nil {
 		return err
 	}
-	return r.enqueue(ctx, tx, TellInviter{AppID: inv.AppID, InviterID: inv.InviterID, EventIDs: []uuid.UUID{event}})
+	return r.ask(ctx, tx, now, newsMail(inv.AppID, inv.InviterID, []uuid.UUID{event}))
 }

@@ -2,7 +2,6 @@ package roster
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -16,45 +15,94 @@ import (
 // moved on while the job waited.
 type Skip string
 
-// InvitationToSend is the late check of a SendInvitation job: the letter's
-// facts as they are at this moment, or why nothing is to be sent. The
-// invitation stays locked until the caller's transaction ends, so what is
-// frozen there cannot be overtaken by a decision.
-func (r *Roster) InvitationToSend(ctx context.Context, job SendInvitation) (v InvitationView, skip Skip, err error) {
-	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		v, err = viewInvitation(ctx, tx, job.ID, "FOR UPDATE OF invitation")
-		switch {
-		case CodeOf(err) == errDeadLink.Code:
-			skip = "the invitation is gone"
-			return nil
-		case err != nil:
-			return err
-		case v.State != Pending:
-			skip = Skip("the invitation is " + string(v.State))
-		case v.Version != job.Version:
-			skip = "its address or link was replaced"
-		case v.Sends != job.Send:
-			skip = "a newer mail was asked for"
-		case !v.ExpiresAt.After(r.now()):
-			skip = "the invitation has expired"
-		}
-		return nil
-	})
-	return v, skip, err
+// Letter is what the late check found for one mail: its facts as they are at
+// this moment, or why it is not to be sent.
+type Letter struct {
+	Skip       Skip            // nothing is to be sent any more
+	Block      string          // the address cannot be written to: 'hard', 'provider' or 'complaint'
+	Invitation *InvitationView // for MailInvitation
+	News       *News           // for MailNews
 }
 
-// RecordDelivery notes what happened to the mail of a SendInvitation job. Only
-// the invitation's newest mail shows on it; an older one's news is kept with
-// the message alone.
-func (r *Roster) RecordDelivery(ctx context.Context, job SendInvitation, d Delivery) error {
-	return postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `
-			UPDATE invitation SET delivery = $4
-			WHERE id = $1 AND version = $2 AND sends = $3`, job.ID, job.Version, job.Send, d); err != nil {
-			return fmt.Errorf("record delivery of invitation %s: %w", job.ID, err)
+// Letters is the late check of mails that are about to be written: an answer
+// for each, by its id. Their invitations stay locked until the caller's
+// transaction ends, so that what is frozen there cannot be overtaken by a
+// decision.
+func (r *Roster) Letters(ctx context.Context, mails []Mail) (letters map[uuid.UUID]Letter, err error) {
+	letters = make(map[uuid.UUID]Letter, len(mails))
+	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		var invitations, news []Mail
+		for _, m := range mails {
+			switch m.Kind {
+			case MailInvitation:
+				invitations = append(invitations, m)
+			case MailNews:
+				news = append(news, m)
+			default:
+				return fmt.Errorf("check mail %s: kind %q is unknown", m.ID, m.Kind)
+			}
 		}
-		return nil
+		if err := r.invitationLetters(ctx, tx, invitations, letters); err != nil {
+			return err
+		}
+		return r.newsLetters(ctx, tx, news, letters)
 	})
+	return letters, err
+}
+
+// invitationLetters checks mails to invited persons.
+func (r *Roster) invitationLetters(ctx context.Context, tx pgx.Tx, mails []Mail, letters map[uuid.UUID]Letter) error {
+	if len(mails) == 0 {
+		return nil
+	}
+	ids := make([]uuid.UUID, len(mails))
+	for i, m := range mails {
+		ids[i] = m.SubjectID
+	}
+	views, err := viewInvitations(ctx, tx, ids, "ORDER BY invitation.id FOR UPDATE OF invitation") // in one order, against waiting in a circle
+	if err != nil {
+		return err
+	}
+	now := r.now()
+	for _, m := range mails {
+		v, ok := views[m.SubjectID]
+		l := Letter{Invitation: &v, Block: v.block}
+		switch {
+		case !ok || v.AppID != m.AppID:
+			l.Skip = "the invitation is gone"
+		case v.State != Pending:
+			l.Skip = Skip("the invitation is " + string(v.State))
+		case v.Version != m.Args.Version:
+			l.Skip = "its address or link was replaced"
+		case v.MessageID == nil || *v.MessageID != m.ID:
+			l.Skip = "a newer mail was asked for"
+		case !v.ExpiresAt.After(now):
+			l.Skip = "the invitation has expired"
+		}
+		letters[m.ID] = l
+	}
+	return nil
+}
+
+// MailMoved tells whether a mail of the dispatch is no longer wanted: the last
+// look before it is sent for the first time, after it was written and waited
+// for its turn.
+func (r *Roster) MailMoved(ctx context.Context, dispatch uuid.UUID) (moved bool, err error) {
+	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `
+			SELECT EXISTS (
+				SELECT FROM dispatch
+				CROSS JOIN LATERAL unnest(dispatch.message_ids) AS m (id)
+				JOIN message ON message.id = m.id
+				JOIN invitation ON invitation.id = message.subject_id
+				WHERE dispatch.id = $1 AND message.kind = $2
+					AND (invitation.state <> 'pending' OR invitation.message_id <> message.id OR invitation.expires_at <= $3))`,
+			dispatch, MailInvitation, r.now()).Scan(&moved)
+	})
+	if err != nil {
+		return false, fmt.Errorf("check dispatch %s: %w", dispatch, err)
+	}
+	return moved, nil
 }
 
 // News is what an inviter is told about invitations.
@@ -75,51 +123,82 @@ type NewsLine struct {
 	At            time.Time
 }
 
-// NewsToTell is the late check of a TellInviter job: the news, or why there is
-// nobody to tell.
-func (r *Roster) NewsToTell(ctx context.Context, job TellInviter) (n News, skip Skip, err error) {
-	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
-			SELECT `+appColumns+`, `+accountColumns+`
-			FROM account JOIN app ON app.id = account.app_id
-			WHERE account.app_id = $1 AND account.id = $2`, job.AppID, job.InviterID)
-		if err != nil {
-			return fmt.Errorf("read inviter %s: %w", job.InviterID, err)
-		}
-		found, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[struct {
-			App
-			Account
-		}])
-		switch {
-		case errors.Is(err, pgx.ErrNoRows):
-			skip = "the inviter is gone"
-			return nil
-		case err != nil:
-			return fmt.Errorf("read inviter %s: %w", job.InviterID, err)
-		case found.Status != statusActive:
-			skip = Skip("the inviter's account is " + found.Status)
-			return nil
-		}
-		n.App, n.Inviter = found.App, found.Account
-		n.Zone = zone(found.Account.TimeZone, found.App.TimeZone)
-		rows, err = tx.Query(ctx, `
-			SELECT event.type, event.subject_id, COALESCE(account.full_name, invitation.full_name), invitation.email, workspace.name, event.at
-			FROM event
-			JOIN invitation ON invitation.app_id = event.app_id AND invitation.id = event.subject_id
-			JOIN workspace ON workspace.id = invitation.workspace_id
-			LEFT JOIN account ON account.id = invitation.account_id
-			WHERE event.app_id = $1 AND event.id = ANY($2) AND invitation.inviter_id = $3
-			ORDER BY event.id`, job.AppID, job.EventIDs, job.InviterID)
-		if err != nil {
-			return fmt.Errorf("read news of inviter %s: %w", job.InviterID, err)
-		}
-		if n.Lines, err = pgx.CollectRows(rows, pgx.RowToStructByPos[NewsLine]); err != nil {
-			return fmt.Errorf("read news of inviter %s: %w", job.InviterID, err)
-		}
-		if len(n.Lines) == 0 {
-			skip = "there is no news left"
-		}
+// newsLetters checks mails to inviters.
+func (r *Roster) newsLetters(ctx context.Context, tx pgx.Tx, mails []Mail, letters map[uuid.UUID]Letter) error {
+	if len(mails) == 0 {
 		return nil
+	}
+	inviters := make([]uuid.UUID, len(mails))
+	var events, mailOf, inviterOf []uuid.UUID
+	for i, m := range mails {
+		inviters[i] = m.SubjectID
+		for _, event := range m.Args.EventIDs {
+			events, mailOf, inviterOf = append(events, event), append(mailOf, m.ID), append(inviterOf, m.SubjectID)
+		}
+	}
+	accounts, lines := map[uuid.UUID]newsAccount{}, map[uuid.UUID][]NewsLine{}
+	batch := &pgx.Batch{}
+	batch.Queue(`
+		SELECT `+appColumns+`, `+accountColumns+`, COALESCE(address.block, '')
+		FROM account JOIN app ON app.id = account.app_id
+		LEFT JOIN address ON address.app_id = account.app_id AND address.email_key = account.email_key
+		WHERE account.id = ANY($1)`, inviters).Query(func(rows pgx.Rows) error {
+		found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[newsAccount])
+		for _, account := range found {
+			accounts[account.Account.ID] = account
+		}
+		return err
 	})
-	return n, skip, err
+	batch.Queue(`
+		SELECT q.mail_id, event.type, event.subject_id, COALESCE(account.full_name, invitation.full_name), invitation.email, workspace.name, event.at
+		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS q (event_id, mail_id, inviter_id)
+		JOIN event ON event.id = q.event_id
+		JOIN invitation ON invitation.app_id = event.app_id AND invitation.id = event.subject_id AND invitation.inviter_id = q.inviter_id
+		JOIN workspace ON workspace.id = invitation.workspace_id
+		LEFT JOIN account ON account.id = invitation.account_id
+		ORDER BY event.id`, events, mailOf, inviterOf).Query(func(rows pgx.Rows) error {
+		found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
+			MailID uuid.UUID
+			NewsLine
+		}])
+		for _, line := range found {
+			lines[line.MailID] = append(lines[line.MailID], line.NewsLine)
+		}
+		return err
+	})
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("read news of %d inviters: %w", len(mails), err)
+	}
+	for _, m := range mails {
+		account, ok := accounts[m.SubjectID]
+		l := Letter{Block: account.Block, News: &News{
+			App: account.App, Inviter: account.Account, Zone: zone(account.Account.TimeZone, account.App.TimeZone), Lines: lines[m.ID],
+		}}
+		switch {
+		case !ok || account.App.ID != m.AppID:
+			l.Skip = "the inviter is gone"
+		case account.Status != statusActive:
+			l.Skip = Skip("the inviter's account is " + account.Status)
+		case len(l.News.Lines) == 0:
+			l.Skip = "there is no news left"
+		}
+		letters[m.ID] = l
+	}
+	return nil
+}
+
+type newsAccount struct {
+	App
+	Account
+	Block string
+}
+
+// newsMail is the mail that tells an inviter of events. An event is told in one
+// mail only, so the first one names the mail.
+func newsMail(app, inviter uuid.UUID, events []uuid.UUID) Mail {
+	return Mail{
+		ID: newID(), AppID: app, Kind: MailNews, SubjectID: inviter,
+		Purpose: "news:" + events[0].String(), Args: MailArgs{EventIDs: events},
+		Lane: Bulk,
+	}
 }

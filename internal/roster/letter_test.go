@@ -11,21 +11,35 @@ import (
 	"usher/internal/roster/rostertest"
 )
 
-func TestInvitationToSend(t *testing.T) {
+func TestInvitationLetter(t *testing.T) {
 	t.Parallel()
 	b := rostertest.Begin(t)
 	inv := b.Invite(t, "ann@example.org")
-	job := sendJob(t, b, inv)
-	v, skip, err := b.InvitationToSend(t.Context(), job)
-	done(t, err)
-	if skip != "" || v.ID != inv.ID || v.Email != inv.Email || v.App.ID != b.App.ID || v.InviterName != b.Stakeholder.FullName ||
+	l := letter(t, b, onlyMail(t, b, inv.ID))
+	v := l.Invitation
+	if l.Skip != "" || l.Block != "" || l.News != nil || v.ID != inv.ID || v.Email != inv.Email || v.App.ID != b.App.ID || v.InviterName != b.Stakeholder.FullName ||
 		v.WorkspaceName != b.Workspace.Name || v.CompanyName != b.Company.Name || v.Zone == nil {
-		t.Errorf("got %+v, skip %q", v, skip)
+		t.Errorf("got %+v", l)
+	}
+}
+
+// An address that cannot be written to is known before a mail is written.
+func TestLetterBlocked(t *testing.T) {
+	t.Parallel()
+	b := rostertest.Begin(t)
+	inv := b.Invite(t, "ann@example.org")
+	accept(t, b, b.Invite(t, "bea@example.org"))
+	b.Exec(t, `INSERT INTO address (app_id, email_key, block) VALUES ($1, 'ann@example.org', 'hard'), ($1, $2, 'complaint')`, b.App.ID, strings.ToLower(b.Stakeholder.Email))
+	if l := letter(t, b, onlyMail(t, b, inv.ID)); l.Block != "hard" || l.Skip != "" {
+		t.Errorf("the invited: got %q, %q", l.Block, l.Skip)
+	}
+	if l := letter(t, b, onlyMail(t, b, b.Stakeholder.ID)); l.Block != "complaint" || l.Skip != "" {
+		t.Errorf("the inviter: got %q, %q", l.Block, l.Skip)
 	}
 }
 
 // A mail that waited is not sent once its subject moved on.
-func TestInvitationToSendLateCheck(t *testing.T) {
+func TestInvitationLetterLateCheck(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name, skip string
@@ -68,28 +82,27 @@ func TestInvitationToSendLateCheck(t *testing.T) {
 			t.Parallel()
 			b := rostertest.Begin(t)
 			inv := b.Invite(t, "ann@example.org")
-			job := sendJob(t, b, inv)
+			m := onlyMail(t, b, inv.ID)
 			test.happens(t, b, inv)
-			_, skip, err := b.InvitationToSend(t.Context(), job)
-			done(t, err)
-			if !strings.Contains(string(skip), test.skip) {
-				t.Errorf("skip: got %q, want something with %q", skip, test.skip)
+			if l := letter(t, b, m); !strings.Contains(string(l.Skip), test.skip) {
+				t.Errorf("skip: got %q, want something with %q", l.Skip, test.skip)
 			}
 		})
 	}
 }
 
 // While a mail is being frozen, a decision waits.
-func TestInvitationToSendLocks(t *testing.T) {
+func TestInvitationLetterLocks(t *testing.T) {
 	t.Parallel()
 	b, pool := rostertest.Database(t)
 	inv := b.Invite(t, "ann@example.org")
 	tx, err := pool.Begin(t.Context())
 	done(t, err)
 	defer tx.Rollback(t.Context())
-	_, skip, err := b.In(tx).InvitationToSend(t.Context(), sendJob(t, b, inv))
+	m := onlyMail(t, b, inv.ID)
+	letters, err := b.In(tx).Letters(t.Context(), []roster.Mail{m})
 	done(t, err)
-	if skip != "" {
+	if skip := letters[m.ID].Skip; skip != "" {
 		t.Fatal(skip)
 	}
 	other, err := pool.Begin(t.Context())
@@ -100,35 +113,72 @@ func TestInvitationToSendLocks(t *testing.T) {
 	}
 }
 
-func TestRecordDelivery(t *testing.T) {
+// An invitation shows the state of its newest mail, which decides nothing.
+func TestDelivery(t *testing.T) {
 	t.Parallel()
 	b := rostertest.Begin(t)
 	inv := b.Invite(t, "ann@example.org")
-	job := sendJob(t, b, inv)
+	fares := func(inv roster.Invitation, state roster.Delivery) {
+		t.Helper()
+		b.Exec(t, `UPDATE message SET state = $2 WHERE id = $1`, *inv.MessageID, state)
+	}
 	delivery := func(want roster.Delivery) {
 		t.Helper()
 		if got := reread(t, b, inv).Delivery; got != want {
 			t.Errorf("delivery: got %s, want %s", got, want)
 		}
 	}
-	done(t, b.RecordDelivery(t.Context(), job, roster.MailSending))
+	fares(inv, roster.MailSending)
 	delivery(roster.MailSending)
 	b.Clock.Add(resendAfter)
 	_, err := b.ResendInvitation(t.Context(), b.App.ID, b.Stakeholder.ID, inv.ID, noKey)
 	done(t, err)
-	done(t, b.RecordDelivery(t.Context(), job, roster.MailFailed)) // news of the older mail
+	fares(inv, roster.MailFailed) // the older mail
 	delivery(roster.MailQueued)
 	corrected, err := correct(t, b, inv, "anne@example.org")
 	done(t, err)
-	done(t, b.RecordDelivery(t.Context(), roster.SendInvitation{ID: inv.ID, Version: 1, Send: 1}, roster.MailFailed))
 	delivery(roster.MailQueued)
 	accept(t, b, corrected)
-	done(t, b.RecordDelivery(t.Context(), roster.SendInvitation{ID: inv.ID, Version: 2, Send: 1}, roster.MailFailed))
-	delivery(roster.MailFailed)
-	wantState(t, b, inv, roster.Accepted) // mail never decides
+	fares(corrected, roster.MailBounced)
+	delivery(roster.MailBounced)
+	wantState(t, b, inv, roster.Accepted)
 }
 
-func TestNewsToTell(t *testing.T) {
+// What waited and what was frozen is looked at once more before it leaves.
+func TestMailMoved(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name    string
+		moved   bool
+		happens func(t *testing.T, b *rostertest.Bundle, inv roster.Invitation)
+	}{
+		{"nothing", false, func(*testing.T, *rostertest.Bundle, roster.Invitation) {}},
+		{"accepted", true, func(t *testing.T, b *rostertest.Bundle, inv roster.Invitation) { accept(t, b, inv) }},
+		{"on hold", true, hold},
+		{"overdue", true, func(_ *testing.T, b *rostertest.Bundle, inv roster.Invitation) { b.Clock.Set(inv.ExpiresAt) }},
+		{"address corrected", true, func(t *testing.T, b *rostertest.Bundle, inv roster.Invitation) {
+			_, err := correct(t, b, inv, "anne@example.org")
+			done(t, err)
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			b := rostertest.Begin(t)
+			other, inv := b.Invite(t, "bea@example.org"), b.Invite(t, "ann@example.org")
+			dispatch := uuid.New()
+			b.Exec(t, `INSERT INTO dispatch (id, lane, endpoint, message_ids, state, created_at) VALUES ($1, 'interactive', '/emails/batch', $2, 'ready', $3)`,
+				dispatch, []uuid.UUID{*other.MessageID, *inv.MessageID}, b.Clock.Now())
+			test.happens(t, b, inv)
+			moved, err := b.MailMoved(t.Context(), dispatch)
+			done(t, err)
+			if moved != test.moved {
+				t.Errorf("moved: got %t, want %t", moved, test.moved)
+			}
+		})
+	}
+}
+
+func TestNewsLetter(t *testing.T) {
 	t.Parallel()
 	b := rostertest.Begin(t)
 	row := b.Row("ann@example.org")
@@ -139,28 +189,32 @@ func TestNewsToTell(t *testing.T) {
 	yes.FullName = "As Accepted"
 	_, _, err := b.AcceptInvitation(t.Context(), inv.Ticket(), yes)
 	done(t, err)
-	job := tellJob(t, b, b.Stakeholder)
-	news, skip, err := b.NewsToTell(t.Context(), job)
-	done(t, err)
+	m := onlyMail(t, b, b.Stakeholder.ID)
+	if m.EmailKey != strings.ToLower(b.Stakeholder.Email) || m.Lane != roster.Bulk {
+		t.Errorf("mail: got %+v", m)
+	}
+	l := letter(t, b, m)
+	news := l.News
 	want := roster.NewsLine{
 		Type: roster.EventAccepted, SubjectID: inv.ID, PersonName: "As Accepted", Email: "ann@example.org",
 		WorkspaceName: b.Workspace.Name, At: b.Clock.Now(),
 	}
-	if skip != "" || len(news.Lines) != 1 || asJSON(t, news.Lines[0]) != asJSON(t, want) || news.Inviter.ID != b.Stakeholder.ID || news.Zone.String() != "Europe/Madrid" {
-		t.Errorf("got %+v, skip %q", news, skip)
+	if l.Skip != "" || l.Invitation != nil || len(news.Lines) != 1 || asJSON(t, news.Lines[0]) != asJSON(t, want) || news.Inviter.ID != b.Stakeholder.ID || news.Zone.String() != "Europe/Madrid" {
+		t.Errorf("got %+v, skip %q", news, l.Skip)
 	}
 
-	_, skip, err = b.NewsToTell(t.Context(), roster.TellInviter{AppID: b.App.ID, InviterID: b.Stakeholder.ID, EventIDs: []uuid.UUID{uuid.New()}})
-	if done(t, err); skip == "" {
+	empty := m
+	empty.Args.EventIDs = []uuid.UUID{uuid.New()}
+	if l := letter(t, b, empty); l.Skip == "" {
 		t.Error("told of nothing")
 	}
-	_, skip, err = b.NewsToTell(t.Context(), roster.TellInviter{AppID: b.App.ID, InviterID: uuid.New(), EventIDs: job.EventIDs})
-	if done(t, err); skip == "" {
+	nobody := m
+	nobody.SubjectID = uuid.New()
+	if l := letter(t, b, nobody); l.Skip == "" {
 		t.Error("told nobody")
 	}
 	b.Exec(t, `UPDATE account SET status = 'archived' WHERE id = $1`, b.Stakeholder.ID)
-	_, skip, err = b.NewsToTell(t.Context(), job)
-	if done(t, err); skip == "" {
+	if l := letter(t, b, m); l.Skip == "" {
 		t.Error("told an archived account")
 	}
 }

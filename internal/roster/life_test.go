@@ -84,7 +84,7 @@ func TestActsOnWhatIsOver(t *testing.T) {
 				}
 				stands(t, refused(t, err, kind, code), state, decided)
 				wantEvents(t, b, inv, "created")
-				if len(b.SendJobs(t, inv.ID)) != 1 {
+				if len(b.Mails(t, inv.ID)) != 1 {
 					t.Error("mailed again")
 				}
 			})
@@ -140,7 +140,7 @@ func TestResend(t *testing.T) {
 		if inv.Sends != n+2 || inv.Version != 1 || inv.Delivery != roster.MailQueued || !inv.QueuedAt.Equal(now) || !inv.ExpiresAt.Equal(first.ExpiresAt) {
 			t.Errorf("resend %d: got %+v", n+1, inv)
 		}
-		if jobs := b.SendJobs(t, inv.ID); len(jobs) != n+2 || jobs[n+1] != (roster.SendInvitation{ID: inv.ID, Version: 1, Send: n + 2}) {
+		if jobs := b.Mails(t, inv.ID); len(jobs) != n+2 || jobs[n+1].Purpose != fmt.Sprintf("v1:send:%d", n+2) || jobs[n+1].ID != *inv.MessageID {
 			t.Errorf("jobs: got %+v", jobs)
 		}
 		b.Clock.Add(resendAfter)
@@ -148,7 +148,7 @@ func TestResend(t *testing.T) {
 	_, err = resend(inv)
 	refused(t, err, roster.Conflict, "resend_limit")
 	wantEvents(t, b, inv, "created", "resent", "resent", "resent")
-	if n := len(b.SendJobs(t, inv.ID)); n != 1+maxResends {
+	if n := len(b.Mails(t, inv.ID)); n != 1+maxResends {
 		t.Errorf("jobs: got %d", n)
 	}
 }
@@ -180,7 +180,7 @@ func TestCopyLink(t *testing.T) {
 		t.Errorf("copying changed it:\n got %s\nwant %s", a, b)
 	}
 	wantEvents(t, b, inv, "created", "link_copied", "link_copied", "link_copied")
-	if len(b.SendJobs(t, inv.ID)) != 1 {
+	if len(b.Mails(t, inv.ID)) != 1 {
 		t.Error("copying mailed")
 	}
 	hold(t, b, inv)
@@ -206,11 +206,11 @@ func TestCorrectAddress(t *testing.T) {
 	corrected, err := correct(t, b, inv, " Anne@Example.ORG ")
 	done(t, err)
 	want := inv
-	want.Email, want.EmailKey, want.State, want.Version, want.Sends, want.QueuedAt = "Anne@Example.ORG", "anne@example.org", roster.Pending, 2, 1, &now
+	want.Email, want.EmailKey, want.State, want.Version, want.Sends, want.QueuedAt, want.MessageID = "Anne@Example.ORG", "anne@example.org", roster.Pending, 2, 1, &now, corrected.MessageID
 	if a, b := asJSON(t, corrected), asJSON(t, want); a != b {
 		t.Errorf("corrected:\n got %s\nwant %s", a, b)
 	}
-	if jobs := b.SendJobs(t, inv.ID); len(jobs) != 3 || jobs[2] != (roster.SendInvitation{ID: inv.ID, Version: 2, Send: 1}) {
+	if jobs := b.Mails(t, inv.ID); len(jobs) != 3 || jobs[2].Purpose != "v2:send:1" || jobs[2].EmailKey != corrected.EmailKey {
 		t.Errorf("jobs: got %+v", jobs)
 	}
 	wantEvents(t, b, inv, "created", "resent", "address_corrected")
@@ -254,7 +254,7 @@ func TestCorrectAddressRefusals(t *testing.T) {
 		})
 	}
 	wantEvents(t, b, inv, "created")
-	if len(b.SendJobs(t, inv.ID)) != 1 {
+	if len(b.Mails(t, inv.ID)) != 1 {
 		t.Error("a refused correction mailed")
 	}
 	b.Exec(t, `UPDATE membership SET state = 'archived' WHERE account_id = $1`, *member.AccountID)
@@ -305,7 +305,7 @@ func TestRevoke(t *testing.T) {
 				t.Errorf("again:\n got %s\nwant %s", a, b)
 			}
 			wantEvents(t, b, inv, "created", "revoked")
-			if jobs := b.TellJobs(t, b.Stakeholder.ID); len(jobs) != 0 {
+			if jobs := b.Mails(t, b.Stakeholder.ID); len(jobs) != 0 {
 				t.Errorf("word to the inviter: got %+v, want none", jobs)
 			}
 
@@ -372,11 +372,11 @@ func TestExpireSweep(t *testing.T) {
 	}
 	told := func(inviter roster.Account) (events []uuid.UUID) {
 		t.Helper()
-		for _, job := range b.TellJobs(t, inviter.ID) {
+		for _, job := range b.Mails(t, inviter.ID) {
 			if job.AppID != b.App.ID {
 				t.Errorf("job of app %s", job.AppID)
 			}
-			events = append(events, job.EventIDs...)
+			events = append(events, job.Args.EventIDs...)
 		}
 		return events
 	}
@@ -414,12 +414,12 @@ func TestExpireTellsEachInviterOnce(t *testing.T) {
 	}
 	expire(t, b, inv)
 	for _, bundle := range []*rostertest.Bundle{b, other} {
-		jobs := b.TellJobs(t, bundle.Stakeholder.ID)
-		if len(jobs) != 1 || jobs[0].AppID != bundle.App.ID || len(jobs[0].EventIDs) != 7 {
+		jobs := b.Mails(t, bundle.Stakeholder.ID)
+		if len(jobs) != 1 || jobs[0].AppID != bundle.App.ID || len(jobs[0].Args.EventIDs) != 7 {
 			t.Fatalf("jobs: got %+v, want one with 7 events", jobs)
 		}
-		news, skip, err := b.NewsToTell(t.Context(), jobs[0])
-		done(t, err)
+		l := letter(t, b, jobs[0])
+		news, skip := l.News, l.Skip
 		if skip != "" || len(news.Lines) != 7 || news.App.ID != bundle.App.ID || news.Inviter.ID != bundle.Stakeholder.ID {
 			t.Errorf("news: got %q %+v", skip, news)
 		}
@@ -494,11 +494,14 @@ func TestReopen(t *testing.T) {
 		inv, err = reopen(t, b, inv)
 		done(t, err)
 		want := old
-		want.Version, want.Reopens, want.ExpiresAt, want.QueuedAt = n+1, n, now.Add(inviteLife), &now
+		want.Version, want.Reopens, want.ExpiresAt, want.QueuedAt, want.MessageID = n+1, n, now.Add(inviteLife), &now, inv.MessageID
+		if *inv.MessageID == *old.MessageID {
+			t.Error("no new mail")
+		}
 		if a, b := asJSON(t, inv), asJSON(t, want); a != b {
 			t.Errorf("reopened:\n got %s\nwant %s", a, b)
 		}
-		if jobs := b.SendJobs(t, inv.ID); len(jobs) != n+1 || jobs[n] != (roster.SendInvitation{ID: inv.ID, Version: n + 1, Send: 1}) {
+		if jobs := b.Mails(t, inv.ID); len(jobs) != n+1 || jobs[n].Purpose != fmt.Sprintf("v%d:send:1", n+1) {
 			t.Errorf("jobs: got %+v", jobs)
 		}
 		_, err = b.ViewInvitation(t.Context(), old.Ticket())

@@ -14,15 +14,15 @@ import (
 // onlyTold checks that the inviter was told of exactly these events.
 func onlyTold(t *testing.T, b *rostertest.Bundle, want ...string) {
 	t.Helper()
-	jobs := b.TellJobs(t, b.Stakeholder.ID)
+	jobs := b.Mails(t, b.Stakeholder.ID)
 	if len(jobs) != len(want) {
 		t.Fatalf("word to the inviter: got %+v, want %q", jobs, want)
 	}
 	for i, job := range jobs {
-		if len(job.EventIDs) != 1 || job.AppID != b.App.ID {
+		if len(job.Args.EventIDs) != 1 || job.AppID != b.App.ID {
 			t.Fatalf("word to the inviter: got %+v", job)
 		}
-		if got := rostertest.Value[string](t, b, `SELECT type FROM event WHERE id = $1`, job.EventIDs[0]); got != want[i] {
+		if got := rostertest.Value[string](t, b, `SELECT type FROM event WHERE id = $1`, job.Args.EventIDs[0]); got != want[i] {
 			t.Errorf("told: got %s, want %s", got, want[i])
 		}
 	}
@@ -375,7 +375,7 @@ func TestAskRenewal(t *testing.T) {
 	wantEvents(t, b, inv, "created", "expired", "renewal_asked", "renewal_asked")
 	onlyTold(t, b, roster.EventExpired, roster.EventRenewalAsked, roster.EventRenewalAsked)
 	wantState(t, b, inv, roster.Expired)
-	if len(b.SendJobs(t, inv.ID)) != 1 {
+	if len(b.Mails(t, inv.ID)) != 1 {
 		t.Error("asking mailed the invited person")
 	}
 	if _, err := reopen(t, b, inv); err != nil {

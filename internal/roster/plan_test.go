@@ -129,14 +129,16 @@ func fill(t *testing.T, pool *pgxpool.Pool, b *rostertest.Bundle, n int) {
 			SELECT CASE n % 20 WHEN 0 THEN @app ELSE id(1, n % 20) END, id(3, n % 2000 + 1), id(4, n), 'client_user', now()
 			FROM generate_series(1, @n / 4) n`,
 		`INSERT INTO invitation (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note,
-				state, delivery, sends, queued_at, expires_at, decided_at, created_at)
+				state, sends, message_id, queued_at, expires_at, decided_at, created_at)
 			SELECT id(5, n), CASE n % 20 WHEN 0 THEN @app ELSE id(1, n % 20) END, id(3, n % 2000 + 1), @inviter, 'new_user', e, e, 'Somebody', '', '',
-				CASE WHEN n % 8 = 0 THEN 'pending' WHEN n % 8 = 1 THEN 'expired' ELSE 'accepted' END, 'accepted', 1, at, at + interval '14 days', at, at
+				CASE WHEN n % 8 = 0 THEN 'pending' WHEN n % 8 = 1 THEN 'expired' ELSE 'accepted' END, 1, id(6, n), at, at + interval '14 days', at, at
 			FROM (SELECT n, 'person' || n || '@example.org' AS e, @now::timestamptz + n * interval '1 second' AS at FROM generate_series(1, @n) n) q`,
 		`INSERT INTO event (id, app_id, type, subject_id, at)
 			SELECT gen_random_uuid(), app_id, 'invitation.created', id, created_at FROM invitation`,
 		`INSERT INTO idempotency_key (app_id, route, key, body_hash, answer, created_at)
 			SELECT app_id, 'POST /test', 'key' || id, '', 'null', created_at FROM invitation`,
+		`INSERT INTO message (id, app_id, kind, subject_id, purpose, args, lane, email_key, state, created_at)
+			SELECT message_id, app_id, 'invitation', id, 'v1:send:1', '{"version": 1, "send": 1}', 'interactive', email_key, 'delivered', created_at FROM invitation WHERE sends = 1 AND decided_at IS NOT NULL`,
 		`INSERT INTO session (hash, app_id, account_id, created_at, expires_at)
 			SELECT sha256(id::text::bytea), app_id, id, now(), now() FROM account`,
 		`ANALYZE`,
@@ -187,6 +189,9 @@ func TestPlans(t *testing.T) {
 	for i := range 50 {
 		rows = append(rows, keyed(b.Row(fmt.Sprintf("new%d@example.org", i)), fmt.Sprintf("new%d", i)))
 	}
+	dispatch := uuid.New()
+	b.Exec(t, `INSERT INTO dispatch (id, lane, endpoint, message_ids, state, created_at) VALUES ($1, 'interactive', '/emails', $2, 'ready', now())`,
+		dispatch, []uuid.UUID{*other.MessageID})
 	last := uuid.MustParse("00000000-9000-7000-8005-000000009000")
 	for _, op := range []struct {
 		name string
@@ -233,18 +238,16 @@ func TestPlans(t *testing.T) {
 		}},
 		{"view", "invitation_pkey", func() error { _, err := b.ViewInvitation(ctx, inv.Ticket()); return err }},
 		{"late check of a mail", "invitation_pkey", func() error {
-			_, _, err := b.InvitationToSend(ctx, roster.SendInvitation{ID: inv.ID, Version: 1, Send: 1})
+			_, err := b.Letters(ctx, b.Mails(t, inv.ID))
 			return err
 		}},
-		{"record delivery", "invitation_pkey", func() error {
-			return b.RecordDelivery(ctx, roster.SendInvitation{ID: inv.ID, Version: 1, Send: 1}, roster.MailAccepted)
-		}},
+		{"last look at a mail", "invitation_pkey", func() error { _, err := b.MailMoved(ctx, dispatch); return err }},
 		{"accept", "invitation_pkey", func() error {
 			_, _, err := b.AcceptInvitation(ctx, inv.Ticket(), newcomer())
 			return err
 		}},
 		{"tell the inviter", "event_", func() error {
-			_, _, err := b.NewsToTell(ctx, b.TellJobs(t, actor)[0])
+			_, err := b.Letters(ctx, b.Mails(t, actor))
 			return err
 		}},
 		{"ask renewal", "invitation_pkey", func() error { return b.AskRenewal(ctx, inv.Ticket()) }},

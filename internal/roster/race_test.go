@@ -70,12 +70,12 @@ func wantWhole(t *testing.T, b *rostertest.Bundle) {
 		SELECT i.id::text FROM invitation i LEFT JOIN event e ON e.subject_id = i.id AND e.type = 'invitation.created'
 		GROUP BY i.id HAVING count(e) <> 1`)
 	wantNone(t, b, "not exactly one mail", `
-		SELECT i.id::text FROM invitation i LEFT JOIN river_job j ON j.kind = 'send_invitation' AND j.args->>'invitation_id' = i.id::text
-		GROUP BY i.id HAVING count(j) <> 1`)
+		SELECT i.id::text FROM invitation i LEFT JOIN message m ON m.subject_id = i.id
+		GROUP BY i.id HAVING count(m) <> 1`)
 	wantNone(t, b, "not told of exactly once", `
 		SELECT i.id::text FROM invitation i
 		JOIN event e ON e.subject_id = i.id AND e.type = 'invitation.' || i.state
-		LEFT JOIN (SELECT jsonb_array_elements_text(args->'event_ids') AS event FROM river_job WHERE kind = 'tell_inviter') j ON j.event = e.id::text
+		LEFT JOIN (SELECT jsonb_array_elements_text(args->'event_ids') AS event FROM message WHERE kind = 'news') j ON j.event = e.id::text
 		GROUP BY i.id HAVING count(j) <> CASE WHEN i.state IN ('accepted', 'declined', 'expired') THEN 1 ELSE 0 END`)
 	wantNone(t, b, "membership without acceptance, or acceptance without it", `
 		SELECT i.id::text FROM invitation i

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"usher/internal/postgres/postgrestest"
 	"usher/internal/roster"
 	"usher/internal/roster/rostertest"
@@ -119,22 +121,24 @@ func memberships(t *testing.T, b *rostertest.Bundle, inv roster.Invitation, stat
 		WHERE m.workspace_id = $1 AND a.email_key = $2 AND m.state = $3`, inv.WorkspaceID, inv.EmailKey, state)
 }
 
-// tellJob is the one job that tells an inviter something.
-func tellJob(t *testing.T, b *rostertest.Bundle, inviter roster.Account) roster.TellInviter {
+// onlyMail is the one mail asked for about a subject.
+func onlyMail(t *testing.T, b *rostertest.Bundle, subject uuid.UUID) roster.Mail {
 	t.Helper()
-	jobs := b.TellJobs(t, inviter.ID)
-	if len(jobs) != 1 {
-		t.Fatalf("jobs that tell the inviter: got %d, want 1", len(jobs))
+	mails := b.Mails(t, subject)
+	if len(mails) != 1 {
+		t.Fatalf("mails about %s: got %d, want 1", subject, len(mails))
 	}
-	return jobs[0]
+	return mails[0]
 }
 
-// sendJob is the one job that mails an invitation.
-func sendJob(t *testing.T, b *rostertest.Bundle, inv roster.Invitation) roster.SendInvitation {
+// letter is what the late check says of a mail.
+func letter(t *testing.T, b *rostertest.Bundle, m roster.Mail) roster.Letter {
 	t.Helper()
-	jobs := b.SendJobs(t, inv.ID)
-	if len(jobs) != 1 {
-		t.Fatalf("jobs that mail the invitation: got %d, want 1", len(jobs))
+	letters, err := b.Letters(t.Context(), []roster.Mail{m})
+	done(t, err)
+	l, ok := letters[m.ID]
+	if !ok || len(letters) != 1 {
+		t.Fatalf("letters: got %d, want one for %s", len(letters), m.ID)
 	}
-	return jobs[0]
+	return l
 }

@@ -117,7 +117,7 @@ var tenancy = map[string]struct {
 	"CreateApp":         {}, // for the operator's commands
 	"APIKeys":           {}, // TestTenancyOfLists
 	"Invitations":       {}, // TestTenancyOfLists
-	"NewsToTell":        {}, // TestTenancyOfJobs
+	"Letters":           {}, // TestTenancyOfMail
 	"StartSession":      {}, // TestTenancyOfSessions
 	"SessionAccount":    {}, // the cookie proves the account
 	"EndSession":        {}, // the cookie proves the account
@@ -125,8 +125,7 @@ var tenancy = map[string]struct {
 	"DeclineInvitation": {}, // the ticket is signed
 	"AskRenewal":        {}, // the ticket is signed
 	"ExpireInvitations": {}, // the clock's
-	"InvitationToSend":  {}, // a job's, which ours put in
-	"RecordDelivery":    {}, // a job's, which ours put in
+	"MailMoved":         {}, // a dispatch's, which carries mail of several apps
 	"In":                {}, // no operation
 }
 
@@ -217,22 +216,27 @@ func TestTenancyOfLists(t *testing.T) {
 	}
 }
 
-func TestTenancyOfJobs(t *testing.T) {
+func TestTenancyOfMail(t *testing.T) {
 	t.Parallel()
 	own := rostertest.Begin(t)
 	other := own.Another(t)
 	accept(t, other, other.Invite(t, "ann@example.org"))
-	job := tellJob(t, own, other.Stakeholder)
-	for _, mixed := range []roster.TellInviter{
-		{AppID: own.App.ID, InviterID: job.InviterID, EventIDs: job.EventIDs},
-		{AppID: own.App.ID, InviterID: own.Stakeholder.ID, EventIDs: job.EventIDs},
-		{AppID: job.AppID, InviterID: other.Admin.ID, EventIDs: job.EventIDs},
+	m := onlyMail(t, own, other.Stakeholder.ID)
+	for _, mixed := range []struct{ app, inviter uuid.UUID }{
+		{own.App.ID, m.SubjectID},
+		{own.App.ID, own.Stakeholder.ID},
+		{m.AppID, other.Admin.ID},
 	} {
-		news, skip, err := own.NewsToTell(t.Context(), mixed)
-		done(t, err)
-		if skip == "" || len(news.Lines) != 0 {
-			t.Errorf("%+v: got %+v", mixed, news)
+		wrong := m
+		wrong.AppID, wrong.SubjectID = mixed.app, mixed.inviter
+		if l := letter(t, own, wrong); l.Skip == "" {
+			t.Errorf("%+v: got %+v", mixed, l.News)
 		}
+	}
+	theirs := onlyMail(t, own, other.Invite(t, "bea@example.org").ID)
+	theirs.AppID = own.App.ID
+	if l := letter(t, own, theirs); l.Skip == "" {
+		t.Errorf("another app's invitation: got %+v", l.Invitation)
 	}
 }
 

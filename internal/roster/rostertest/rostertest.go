@@ -272,18 +272,22 @@ func (b *Bundle) Events(t testing.TB, invitation uuid.UUID) []string {
 	return Column[string](t, b, `SELECT replace(type, 'invitation.', '') FROM event WHERE subject_id = $1 ORDER BY id`, invitation)
 }
 
-// SendJobs are the mails asked for of an invitation, oldest first.
-func (b *Bundle) SendJobs(t testing.TB, invitation uuid.UUID) []roster.SendInvitation {
+// Mails are the mails asked for about a subject, oldest first.
+func (b *Bundle) Mails(t testing.TB, subject uuid.UUID) (mails []roster.Mail) {
 	t.Helper()
-	return Column[roster.SendInvitation](t, b, `
-		SELECT args FROM river_job WHERE kind = 'send_invitation' AND args->>'invitation_id' = $1::text ORDER BY id`, invitation.String())
-}
-
-// TellJobs are the jobs that tell an inviter something, oldest first.
-func (b *Bundle) TellJobs(t testing.TB, inviter uuid.UUID) []roster.TellInviter {
-	t.Helper()
-	return Column[roster.TellInviter](t, b, `
-		SELECT args FROM river_job WHERE kind = 'tell_inviter' AND args->>'inviter_id' = $1::text ORDER BY id`, inviter.String())
+	if err := postgres.InTx(t.Context(), b.DB, func(tx pgx.Tx) error {
+		rows, err := tx.Query(t.Context(), `
+			SELECT id, app_id, kind, subject_id, purpose, args, lane, email_key
+			FROM message WHERE subject_id = $1 ORDER BY created_at, id`, subject)
+		if err != nil {
+			return err
+		}
+		mails, err = pgx.CollectRows(rows, pgx.RowToStructByPos[roster.Mail])
+		return err
+	}); err != nil {
+		t.Fatalf("read mails of %s: %v", subject, err)
+	}
+	return mails
 }
 
 // Clock is a clock that stands until it is moved.

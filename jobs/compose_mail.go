@@ -1,0 +1,134 @@
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+
+	"usher/internal/mail"
+	"usher/internal/postgres"
+	"usher/internal/roster"
+)
+
+// composeMail writes what waits in a lane, as far as dispatches are free. Who
+// stores mail inserts the job; the clock does each minute, for mail that was
+// put off and for whatever a killed process left.
+type composeMail struct {
+	river.WorkerDefaults[roster.ComposeMail]
+	*Worker
+}
+
+func (w *composeMail) Work(ctx context.Context, job *river.Job[roster.ComposeMail]) error {
+	return w.compose(ctx, job.Args.Lane)
+}
+
+// compose writes what waits in a lane. Callers that come while another is at it
+// share the next turn: what they know of was stored before it begins.
+func (w *Worker) compose(ctx context.Context, lane roster.Lane) error {
+	turn := &w.turns[0]
+	if lane == roster.Bulk {
+		turn = &w.turns[1]
+	}
+	asked := turn.asked.Add(1)
+	turn.Lock()
+	defer turn.Unlock()
+	if turn.served >= asked {
+		return nil
+	}
+	serving := turn.asked.Load()
+	for {
+		more, err := w.composeDispatch(ctx, lane)
+		if err != nil {
+			return err
+		}
+		if !more {
+			turn.served = serving
+			return nil
+		}
+	}
+}
+
+// turns lets a process compose a lane one time after the other.
+type turns struct {
+	asked atomic.Int64
+	sync.Mutex
+	served int64 // every asker up to this one was served
+}
+
+// composeDispatch makes one dispatch of the lane's messages that are due, or
+// none. more tells whether it is worth another try at once.
+func (w *Worker) composeDispatch(ctx context.Context, lane roster.Lane) (more bool, err error) {
+	err = postgres.InTx(ctx, w.DB, func(tx pgx.Tx) error {
+		outbox := w.Outbox.In(tx)
+		messages, err := outbox.Take(ctx, w.Sender.Name(), mail.Lane(lane))
+		if err != nil || len(messages) == 0 {
+			return err
+		}
+		more = mail.Full(messages)
+		letters, err := w.check(ctx, tx, messages)
+		if err != nil {
+			return err
+		}
+		var drafts []mail.Draft
+		var drops []mail.Drop
+		for _, m := range messages {
+			l := letters[m.ID]
+			switch {
+			case l.Skip != "":
+				drops = append(drops, mail.Drop{ID: m.ID, State: mail.Cancelled, Reason: string(l.Skip)})
+				continue
+			case l.Block != "":
+				drops = append(drops, mail.Drop{ID: m.ID, State: mail.Suppressed, Reason: "the address is blocked: " + l.Block})
+				continue
+			}
+			draft, err := w.write(m, l)
+			if err != nil {
+				// The others must not wait for what cannot be written.
+				w.Log.Error("A mail cannot be written.", "message_id", m.ID, "error", err)
+				drops = append(drops, mail.Drop{ID: m.ID, State: mail.Failed, Reason: err.Error()})
+				continue
+			}
+			drafts = append(drafts, draft)
+		}
+		if err := outbox.Drop(ctx, drops); err != nil {
+			return err
+		}
+		if len(drafts) == 0 {
+			return nil
+		}
+		id, err := outbox.Freeze(ctx, mail.Lane(lane), drafts)
+		if err != nil {
+			return err
+		}
+		return w.enqueue(ctx, tx, river.InsertManyParams{Args: mail.SendDispatch{ID: id, Lane: mail.Lane(lane)}})
+	})
+	if err != nil {
+		return false, fmt.Errorf("compose mail of the lane %s: %w", lane, err)
+	}
+	return more, nil
+}
+
+// check asks the domain about the messages.
+func (w *Worker) check(ctx context.Context, tx pgx.Tx, messages []mail.Message) (map[uuid.UUID]roster.Letter, error) {
+	mails := make([]roster.Mail, len(messages))
+	for i, m := range messages {
+		mails[i] = roster.Mail{ID: m.ID, AppID: m.AppID, Kind: m.Kind, SubjectID: m.SubjectID, Purpose: m.Purpose, EmailKey: m.EmailKey}
+		if err := json.Unmarshal(m.Args, &mails[i].Args); err != nil {
+			return nil, fmt.Errorf("read arguments of message %s: %w", m.ID, err)
+		}
+	}
+	return w.Roster.In(tx).Letters(ctx, mails)
+}
+
+func (w *Worker) enqueue(ctx context.Context, tx pgx.Tx, jobs ...river.InsertManyParams) error {
+	if _, err := w.Roster.Jobs.InsertManyTx(ctx, tx, jobs); err != nil {
+		return fmt.Errorf("insert %d jobs: %w", len(jobs), err)
+	}
+	return nil
+}

@@ -1,0 +1,82 @@
+package jobs
+
+import (
+	"fmt"
+	"strings"
+
+	"usher/internal/locale"
+	"usher/internal/mail"
+	"usher/internal/roster"
+)
+
+// write makes a message's draft of what the late check found.
+func (w *Worker) write(m mail.Message, l roster.Letter) (d mail.Draft, err error) {
+	var app roster.App
+	var email string
+	switch {
+	case l.Invitation != nil:
+		app, email = l.Invitation.App, l.Invitation.Email
+		d.Content, err = w.invitationLetter(*l.Invitation)
+	case l.News != nil:
+		app, email = l.News.App, l.News.Inviter.Email
+		d.Content, err = newsLetter(*l.News)
+	}
+	if err != nil {
+		return d, err
+	}
+	address, err := roster.ParseAddress(email)
+	if err != nil {
+		return d, fmt.Errorf("read address of message %s: %w", m.ID, err)
+	}
+	d.ID, d.EmailKey, d.Recipient, d.Sender = m.ID, address.Key, address.Mailbox(), app.MailFrom
+	if d.Sender == "" {
+		d.Sender = w.From
+	}
+	return d, nil
+}
+
+func (w *Worker) invitationLetter(v roster.InvitationView) (mail.Content, error) {
+	wanted := []string{v.Locale, v.App.Locale}
+	if v.Account != nil {
+		wanted = append([]string{v.Account.Locale}, wanted...)
+	}
+	content, err := mail.RenderInvitation(mail.InvitationLetter{
+		Brand:         brand(v.App),
+		Locale:        locale.Match(wanted...),
+		RecipientName: v.FullName,
+		InviterName:   v.InviterName,
+		CompanyName:   v.CompanyName,
+		WorkspaceName: v.WorkspaceName,
+		Note:          v.Note,
+		Link:          w.URL.JoinPath("i", w.Keys.Token(roster.PurposeInvitation, v.Ticket())).String(),
+		ExpiresAt:     v.ExpiresAt,
+		Zone:          v.Zone,
+		Again:         v.Sends > 1,
+	})
+	if err != nil {
+		return content, fmt.Errorf("render invitation %s: %w", v.ID, err)
+	}
+	return content, nil
+}
+
+func newsLetter(news roster.News) (mail.Content, error) {
+	lines := make([]mail.NewsLine, len(news.Lines))
+	for i, line := range news.Lines {
+		lines[i] = mail.NewsLine{
+			Kind:       strings.TrimPrefix(line.Type, "invitation."),
+			PersonName: line.PersonName, Email: line.Email, WorkspaceName: line.WorkspaceName, At: line.At,
+		}
+	}
+	content, err := mail.RenderNews(mail.NewsLetter{
+		Brand: brand(news.App), Locale: locale.Match(news.Inviter.Locale, news.App.Locale),
+		RecipientName: news.Inviter.FullName, Zone: news.Zone, Lines: lines,
+	})
+	if err != nil {
+		return content, fmt.Errorf("render news for account %s: %w", news.Inviter.ID, err)
+	}
+	return content, nil
+}
+
+func brand(app roster.App) mail.Brand {
+	return mail.Brand{Name: app.Name, Color: app.BrandColor, LogoURL: app.LogoURL, SupportEmail: app.SupportEmail}
+}
