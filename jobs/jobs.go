@@ -73,6 +73,7 @@ func queues() map[string]river.QueueConfig {
 	return map[string]river.QueueConfig{
 		roster.Interactive.Queue(): {MaxWorkers: 50, FetchCooldown: mailCooldown, FetchPollInterval: mailPoll},
 		roster.Bulk.Queue():        {MaxWorkers: 50},
+		mail.QueueHooks:            {MaxWorkers: 10},
 		roster.QueueSweeps:         {MaxWorkers: 2},
 	}
 }
@@ -109,6 +110,9 @@ func NewClient(pool *pgxpool.Pool, w *Worker, logger *slog.Logger) (*river.Clien
 	river.AddWorker(workers, &composeMail{Worker: w})
 	river.AddWorker(workers, &sendDispatch{Worker: w})
 	river.AddWorker(workers, &expireInvitations{Worker: w})
+	river.AddWorker(workers, &applyProviderEvent{Worker: w})
+	river.AddWorker(workers, &retryMail{Worker: w})
+	river.AddWorker(workers, &liftSuppression{Worker: w})
 	periodic, err := periodicJobs()
 	if err != nil {
 		return nil, err

@@ -89,6 +89,14 @@ func (p *parts) mailbox(pool *pgxpool.Pool) *mail.Mailbox {
 	return &mail.Mailbox{DB: pool, Now: time.Now}
 }
 
+// hook takes the provider's webhooks; nil where no secret is set.
+func (p *parts) hook(pool *pgxpool.Pool, queue *river.Client[pgx.Tx]) *mail.Hook {
+	if p.HookSecrets == nil {
+		return nil
+	}
+	return &mail.Hook{DB: pool, Jobs: queue, Now: time.Now, Secrets: p.HookSecrets}
+}
+
 // serve runs the web front on listener until ctx ends.
 func (p *parts) serve(ctx context.Context, listener net.Listener, example web.Example) error {
 	pool, err := postgres.Open(ctx, p.DatabaseURL, webConnections)
@@ -116,6 +124,7 @@ func (p *parts) newServer(pool *pgxpool.Pool, queue *river.Client[pgx.Tx], examp
 		Roster:      &roster.Roster{DB: pool, Jobs: queue, Now: time.Now},
 		Keys:        p.keys,
 		Mailbox:     p.mailbox(pool),
+		Hook:        p.hook(pool, queue),
 		URL:         p.URL,
 		OpsPassword: p.OpsPassword,
 		Example:     example,

@@ -58,6 +58,7 @@ type Verdict struct {
 	Soft  bool   // counts against the address for a while
 	Clear bool   // ends that count
 	Then  Consequence
+	News  string // the kind of NewsLine that tells it, where Then may be Hold
 	Says  string // to who asked for the mail; empty: nothing to say
 }
 
@@ -88,27 +89,27 @@ var verdicts = []Verdict{
 		Says: "The mail could not be delivered, and we were told. Copy the link and give it on another way.",
 	},
 	{
-		Code: "not_now", State: Bounced, Soft: true, Then: TryAgain,
+		Code: "not_now", State: Bounced, Soft: true, Then: TryAgain, News: NewsMailboxFull,
 		Says: "The mailbox does not take mail at the moment.",
 	},
 	{
-		Code: "mailbox_full", State: Bounced, Soft: true, Then: TryAgain,
+		Code: "mailbox_full", State: Bounced, Soft: true, Then: TryAgain, News: NewsMailboxFull,
 		Says: "The mailbox is full.",
 	},
 	{
-		Code: "bounced_before", State: Suppressed, Block: BlockProvider, Then: Hold,
+		Code: "suppressed", State: Suppressed, Block: BlockProvider, Then: Hold, News: NewsSuppressed,
 		Says: "Mail to this address came back earlier, so it is not sent any more. Correct the address, or copy the link and give it on another way; if the mailbox works now, resend and say so.",
 	},
 	{
-		Code: "no_mailbox", State: Bounced, Block: BlockHard, Then: Hold,
+		Code: "bounced", State: Bounced, Block: BlockHard, Then: Hold, News: NewsBounced,
 		Says: "This address does not accept mail. Correct it, or copy the link and give it on another way.",
 	},
 	{
-		Code: "complained_before", State: Suppressed, Block: BlockComplaint, Then: Hold,
+		Code: "complained_before", State: Suppressed, Block: BlockComplaint, Then: Hold, News: NewsComplained,
 		Says: "This person does not receive mail from us. Copy the link and give it on another way.",
 	},
 	{
-		Code: "complained", State: Complained, Block: BlockComplaint, Then: Hold,
+		Code: "complained", State: Complained, Block: BlockComplaint, Then: Hold, News: NewsComplained,
 		Says: "This person does not receive mail from us. Copy the link and give it on another way.", // the same: a complaint is the person's own affair
 	},
 }
@@ -133,13 +134,13 @@ var facts = []struct{ event, bounce, subType, code string }{
 	{event: "email.delivered", code: "delivered"},
 	{event: "email.failed", code: "failed"},
 	{event: "email.complained", code: "complained"},
-	{event: "email.suppressed", code: "bounced_before"},
-	{"email.bounced", "", "suppressed", "bounced_before"},
-	{"email.bounced", "", "onaccountsuppressionlist", "bounced_before"},
+	{event: "email.suppressed", code: "suppressed"},
+	{"email.bounced", "", "suppressed", "suppressed"},
+	{"email.bounced", "", "onaccountsuppressionlist", "suppressed"},
 	{"email.bounced", "", "messagetoolarge", "content_refused"},
 	{"email.bounced", "", "contentrejected", "content_refused"},
 	{"email.bounced", "", "attachmentrejected", "content_refused"},
-	{"email.bounced", "permanent", "", "no_mailbox"},
+	{"email.bounced", "permanent", "", "bounced"},
 	{"email.bounced", "transient", "general", "automatic_reply"},
 	{"email.bounced", "transient", "mailboxfull", "mailbox_full"},
 	{event: "email.bounced", code: "not_now"}, // undetermined, and what we have not heard of
@@ -163,7 +164,7 @@ func (e ProviderEvent) verdict() (v Verdict, ok bool) {
 		}
 		code := f.code
 		switch {
-		case code == "bounced_before" && e.Said.complaint():
+		case code == "suppressed" && e.Said.complaint():
 			code = "complained_before"
 		case code == "failed" && strings.Contains(e.Said.Failed.Reason, "quota"):
 			code = "quota"
@@ -216,23 +217,43 @@ type Outlook struct {
 	Says       string
 	Diagnostic string     // the mail server's own words, if it said any
 	RetryAt    *time.Time // when a new mail is written by itself
+	Typo       bool       // the address may have been mistyped
 }
 
 // NewOutlook reads an Outlook off a message: its reason, when the fact in it
 // happened (nil: there is none), how often it was written again for a full
-// mailbox, and when the provider got it. Its Code is empty where there is
-// nothing to say.
-func NewOutlook(reason string, factAt *time.Time, retry int, sent, now time.Time) Outlook {
+// mailbox, and when it was asked for. Its Code is empty where there is nothing
+// to say.
+func NewOutlook(reason string, factAt *time.Time, retry int, asked, now time.Time) Outlook {
 	code, words, _ := strings.Cut(reason, ": ")
 	rank, ok := rankOf[code]
-	if !ok || factAt == nil {
+	if !ok {
 		return Outlook{}
 	}
 	v := verdicts[rank]
-	if v.Says == "" || v.State == Delayed && now.Sub(sent) < slowAfter {
+	if v.Says == "" || v.State == Delayed && now.Sub(asked) < slowAfter {
 		return Outlook{}
 	}
-	return Outlook{Code: v.Code, Says: v.Says, Diagnostic: words, RetryAt: v.retryAt(*factAt, retry)}
+	o := Outlook{Code: v.Code, Says: v.Says, Diagnostic: words, Typo: v.Block == BlockHard || v.Block == BlockProvider}
+	if factAt != nil {
+		o.RetryAt = v.retryAt(*factAt, retry)
+	}
+	if v.Block == BlockComplaint {
+		o.Code, o.Diagnostic = complained, "" // how the person said so is their own affair
+	}
+	return o
+}
+
+// complained is what is told of every complaint.
+const complained = "complained"
+
+// NewsOf is the kind of NewsLine that tells an inviter of a verdict by its
+// code, empty where none does.
+func NewsOf(code string) string {
+	if rank, ok := rankOf[code]; ok {
+		return verdicts[rank].News
+	}
+	return ""
 }
 
 // retryAt is when a mail with this verdict is written again by itself, nil if
@@ -257,9 +278,10 @@ type Aftermath struct {
 	Kind      string
 	SubjectID uuid.UUID
 	EmailKey  string
-	Verdict          // Code is empty where no event so far tells of the delivery
-	Words     string // the mail server's
-	RetryAt   *time.Time
+	Verdict              // Code is empty where no event so far tells of the delivery
+	Words     string     // the mail server's
+	RetryAt   *time.Time // when a new mail is to be written
+	Retry     int        // which one that will be, of those for a full mailbox
 }
 
 // Apply draws an event's consequences for its message and its address. It
@@ -286,7 +308,13 @@ func (o *Outbox) Apply(ctx context.Context, eventID string) (a Aftermath, err er
 		outcome := "ignored"
 		if len(known) > 0 {
 			counts := slices.MaxFunc(known, weigh)
-			a.Verdict, a.Words, a.RetryAt = counts.Verdict, counts.Said.words(), counts.retryAt(counts.At, retry)
+			a.Verdict, a.Words, a.RetryAt, a.Retry = counts.Verdict, counts.Said.words(), counts.retryAt(counts.At, retry), retry
+			switch {
+			case a.Then == TryAgain && a.RetryAt == nil:
+				a.Then = Hold
+			case a.Then == TryAgain:
+				a.Retry++
+			}
 			outcome = string(a.State) + ": " + a.Code
 			if err := o.note(ctx, tx, a.MessageID, counts); err != nil {
 				return err

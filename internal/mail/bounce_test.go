@@ -48,12 +48,12 @@ func TestBounceTable(t *testing.T) {
 		{"email.opened", "", "opened", Delivered, "", false, Nothing, quiet},
 		{"email.clicked", "", "opened", Delivered, "", false, Nothing, quiet},
 		{"email.delivery_delayed", "", "slow", Delayed, "", false, Nothing, true},
-		{"email.bounced", bounce("Permanent", "General"), "no_mailbox", Bounced, BlockHard, false, Hold, true},
-		{"email.bounced", bounce("Permanent", "NoEmail"), "no_mailbox", Bounced, BlockHard, false, Hold, true},
-		{"email.bounced", bounce("Permanent", "NewWord"), "no_mailbox", Bounced, BlockHard, false, Hold, true},
-		{"email.bounced", bounce("permanent", ""), "no_mailbox", Bounced, BlockHard, false, Hold, true},
-		{"email.bounced", bounce("Permanent", "Suppressed"), "bounced_before", Suppressed, BlockProvider, false, Hold, true},
-		{"email.bounced", bounce("Permanent", "OnAccountSuppressionList"), "bounced_before", Suppressed, BlockProvider, false, Hold, true},
+		{"email.bounced", bounce("Permanent", "General"), "bounced", Bounced, BlockHard, false, Hold, true},
+		{"email.bounced", bounce("Permanent", "NoEmail"), "bounced", Bounced, BlockHard, false, Hold, true},
+		{"email.bounced", bounce("Permanent", "NewWord"), "bounced", Bounced, BlockHard, false, Hold, true},
+		{"email.bounced", bounce("permanent", ""), "bounced", Bounced, BlockHard, false, Hold, true},
+		{"email.bounced", bounce("Permanent", "Suppressed"), "suppressed", Suppressed, BlockProvider, false, Hold, true},
+		{"email.bounced", bounce("Permanent", "OnAccountSuppressionList"), "suppressed", Suppressed, BlockProvider, false, Hold, true},
 		{"email.bounced", bounce("Transient", "General"), "automatic_reply", Delivered, "", false, Nothing, true},
 		{"email.bounced", bounce("Transient", "MailboxFull"), "mailbox_full", Bounced, "", true, TryAgain, true},
 		{"email.bounced", bounce("Transient", "Undetermined"), "not_now", Bounced, "", true, TryAgain, true},
@@ -65,8 +65,8 @@ func TestBounceTable(t *testing.T) {
 		{"email.bounced", bounce("Transient", "ContentRejected"), "content_refused", Bounced, "", false, Alarm, true},
 		{"email.bounced", bounce("Permanent", "ContentRejected"), "content_refused", Bounced, "", false, Alarm, true},
 		{"email.bounced", bounce("Transient", "AttachmentRejected"), "content_refused", Bounced, "", false, Alarm, true},
-		{"email.suppressed", `"suppressed":{"type":"OnAccountSuppressionList","message":"previous bounce"}`, "bounced_before", Suppressed, BlockProvider, false, Hold, true},
-		{"email.suppressed", `"suppressed":{"type":"bounce","reason":"hard bounce"}`, "bounced_before", Suppressed, BlockProvider, false, Hold, true},
+		{"email.suppressed", `"suppressed":{"type":"OnAccountSuppressionList","message":"previous bounce"}`, "suppressed", Suppressed, BlockProvider, false, Hold, true},
+		{"email.suppressed", `"suppressed":{"type":"bounce","reason":"hard bounce"}`, "suppressed", Suppressed, BlockProvider, false, Hold, true},
 		{"email.suppressed", `"suppressed":{"type":"Complaint"}`, "complained_before", Suppressed, BlockComplaint, false, Hold, true},
 		{"email.suppressed", `"suppressed":{"type":"x","reason":"previous complaint"}`, "complained_before", Suppressed, BlockComplaint, false, Hold, true},
 		{"email.complained", "", "complained", Complained, BlockComplaint, false, Hold, true},
@@ -130,9 +130,9 @@ func TestOutlook(t *testing.T) {
 		retryAt    *time.Time
 	}{
 		{"", nil, 0, sent, "", "", nil},
-		{"422 validation_error: no_mailbox: x", nil, 0, sent, "", "", nil}, // the sender's own words
-		{"", &late, 0, sent, "", "", nil},                                  // delivered
-		{"no_mailbox: 550 5.1.1: no such user", &late, 0, sent, "no_mailbox", "550 5.1.1: no such user", nil},
+		{"422 validation_error: bounced: x", nil, 0, sent, "", "", nil}, // the sender's own words
+		{"", &late, 0, sent, "", "", nil},                               // delivered
+		{"bounced: 550 5.1.1: no such user", &late, 0, sent, "bounced", "550 5.1.1: no such user", nil},
 		{"complained", &late, 0, sent, "complained", "", nil},
 		{"slow", &late, 0, sent, "slow", "", nil},
 		{"slow", &late, 0, sent.Add(time.Second), "", "", nil},

@@ -236,30 +236,29 @@ type Hook struct {
 	Secrets HookSecrets
 }
 
-// Receipt is what became of a webhook.
-type Receipt string
+// Reception is what became of a webhook.
+type Reception string
 
-// The receipts.
+// The receptions.
 const (
-	Stored    Receipt = "stored"
-	Known     Receipt = "known"   // it came before
-	NotOurs   Receipt = "foreign" // about mail that Usher did not send
-	NotStored Receipt = ""
+	Stored  Reception = "stored"
+	Known   Reception = "known"   // it came before
+	NotOurs Reception = "foreign" // about mail that Usher did not send
 )
 
 // Receive verifies a webhook and stores it, with the job that will work it. An
 // event about mail of somebody else who uses the same provider's account is
 // not kept. That is known at once: a message is committed before it is sent.
-func (h *Hook) Receive(ctx context.Context, header func(string) string, body []byte) (Receipt, error) {
+func (h *Hook) Receive(ctx context.Context, header func(string) string, body []byte) (reception Reception, err error) {
 	now := h.Now().UTC().Truncate(time.Microsecond)
 	e, err := h.Secrets.Open(header, body, now)
 	if err != nil {
-		return NotStored, err
+		return "", err
 	}
 	if e.MessageID == uuid.Nil {
 		return NotOurs, nil
 	}
-	receipt := NotOurs
+	reception = NotOurs
 	err = postgres.InTx(ctx, h.DB, func(tx pgx.Tx) error {
 		var ours, stored bool
 		if err := tx.QueryRow(ctx, `
@@ -279,17 +278,17 @@ func (h *Hook) Receive(ctx context.Context, header func(string) string, body []b
 		case !ours:
 			return nil
 		case !stored:
-			receipt = Known
+			reception = Known
 			return nil
 		}
-		receipt = Stored
+		reception = Stored
 		if _, err := h.Jobs.InsertTx(ctx, tx, ApplyProviderEvent{ID: e.ID}, nil); err != nil {
 			return fmt.Errorf("insert job for provider event %s: %w", e.ID, err)
 		}
 		return nil
 	})
 	if err != nil {
-		return NotStored, err
+		return "", err
 	}
-	return receipt, nil
+	return reception, nil
 }

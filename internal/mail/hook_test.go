@@ -303,7 +303,7 @@ func event(kind string, message uuid.UUID, at time.Time, data string) string {
 		kind, at.Format(time.RFC3339Nano), message, message, data)
 }
 
-func (w *hookWorld) receive(id, body string) Receipt {
+func (w *hookWorld) receive(id, body string) Reception {
 	w.t.Helper()
 	receipt, err := w.hook.Receive(w.t.Context(), get(headers(id, hookNow, signature(w.t, secretOf("a"), id, hookNow, body))), []byte(body))
 	if err != nil {
@@ -334,16 +334,16 @@ func TestReceiveStoresOnce(t *testing.T) {
 
 	// At the same moment, as retries of a slow answer come.
 	var wait sync.WaitGroup
-	receipts := make([]Receipt, 8)
+	receipts := make([]Reception, 8)
 	for i := range receipts {
 		wait.Go(func() { receipts[i] = w.receive("msg_1", body) })
 	}
 	wait.Wait()
-	count := map[Receipt]int{}
+	count := map[Reception]int{}
 	for _, r := range receipts {
 		count[r]++
 	}
-	if !maps.Equal(count, map[Receipt]int{Stored: 1, Known: 7}) {
+	if !maps.Equal(count, map[Reception]int{Stored: 1, Known: 7}) {
 		t.Errorf("receipts %v", count)
 	}
 	if w.receive("msg_2", body) != Stored {
