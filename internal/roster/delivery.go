@@ -61,6 +61,7 @@ func (RetryMail) InsertOpts() river.InsertOpts {
 type LiftSuppression struct {
 	InvitationID uuid.UUID `json:"invitation_id"`
 	Version      int       `json:"version"`
+	Send         int       `json:"send"` // the mails asked for so far
 	ActorID      uuid.UUID `json:"actor_id"`
 }
 
@@ -176,7 +177,7 @@ func (r *Roster) ResendToBlocked(ctx context.Context, app, actor, id uuid.UUID, 
 		if _, err := record(ctx, tx, inv, EventMailboxExists, actor, now); err != nil {
 			return inv, err
 		}
-		return inv, r.enqueue(ctx, tx, LiftSuppression{InvitationID: inv.ID, Version: inv.Version, ActorID: actor})
+		return inv, r.enqueue(ctx, tx, LiftSuppression{InvitationID: inv.ID, Version: inv.Version, Send: inv.Sends, ActorID: actor})
 	})
 }
 
@@ -222,6 +223,9 @@ func (r *Roster) AddressToLift(ctx context.Context, job LiftSuppression) (email 
 		case inv.Version != job.Version:
 			skip = "its address or link was replaced"
 			return nil
+		case inv.Sends != job.Send:
+			skip = "a newer mail was asked for"
+			return nil
 		}
 		address, err := ParseAddress(inv.Email)
 		if err != nil {
@@ -247,8 +251,8 @@ func (r *Roster) AddressLifted(ctx context.Context, job LiftSuppression) error {
 		}
 		inv, err := collectInvitation(tx.Query(ctx, `
 			UPDATE invitation SET state = 'pending', sends = sends + 1, message_id = $3, queued_at = $4
-			WHERE id = $1 AND version = $2 AND `+isOpen+` AND expires_at > $4
-			RETURNING `+invitationColumns, job.InvitationID, job.Version, newID(), now))
+			WHERE id = $1 AND version = $2 AND sends = $5 AND `+isOpen+` AND expires_at > $4
+			RETURNING `+invitationColumns, job.InvitationID, job.Version, newID(), now, job.Send))
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}

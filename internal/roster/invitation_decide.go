@@ -76,12 +76,11 @@ func (r *Roster) notResendable(ctx context.Context, tx pgx.Tx, inv Invitation, n
 		return inv.stands()
 	case !inv.ExpiresAt.After(now):
 		return inv.late()
+	case inv.Sends > maxResends:
+		return errorf(Conflict, "resend_limit", "This invitation was mailed %d times, which is the most. Copy the link and give it on another way.", inv.Sends)
 	}
 	if err := blocked(ctx, tx, inv, now); err != nil {
 		return err
-	}
-	if inv.Sends > maxResends {
-		return errorf(Conflict, "resend_limit", "This invitation was mailed %d times, which is the most. Copy the link and give it on another way.", inv.Sends)
 	}
 	err := errorf(TooSoon, "resend_too_soon", "This invitation was mailed less than an hour ago.")
 	if inv.QueuedAt != nil {
