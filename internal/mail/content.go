@@ -95,7 +95,6 @@ var (
 type view struct {
 	printer locale.Printer
 
-	Lang, Dir   string
 	Brand       brandView
 	Subject     string
 	Recipient   string
@@ -125,9 +124,8 @@ type brandView struct {
 }
 
 func newView(b Brand, lang, recipient string) view {
-	p := texts.In(lang)
 	v := view{
-		printer: p, Lang: p.Lang(), Dir: p.Dir(),
+		printer:   texts.In(lang),
 		Recipient: cleanName(recipient),
 		Brand:     brandView{Name: cleanName(b.Name), Color: defaultColor},
 	}
@@ -163,10 +161,10 @@ type letter map[string]struct {
 }
 
 func (l letter) render(v view, headers map[string]string) (Content, error) {
-	parts := l[v.Lang]
+	parts := l[v.printer.Lang()]
 	var html, text strings.Builder
-	html.Grow(16 << 10) // more than any letter but the largest
-	text.Grow(4 << 10)
+	html.Grow(10 << 10) // as long as most letters
+	text.Grow(2 << 10)
 	if err := parts.html.ExecuteTemplate(&html, "letter", &v); err != nil {
 		return Content{}, fmt.Errorf("render letter: %w", err)
 	}
@@ -199,7 +197,8 @@ func mustLetter(name string) letter {
 		if err != nil {
 			panic(err)
 		}
-		inlined, err := texts.Inline(lang, string(raw), escape)
+		fixed := strings.NewReplacer("{{Lang}}", lang, "{{Dir}}", locale.Dir(lang))
+		inlined, err := texts.Inline(lang, fixed.Replace(string(raw)), escape)
 		if err != nil {
 			panic(fmt.Sprintf("mail: read %s: %v", file, err))
 		}
@@ -232,9 +231,8 @@ func outlook(html string) htmltemplate.HTML {
 func webURL(s string) bool {
 	u, err := url.Parse(s)
 	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && u.User == nil &&
-		!strings.ContainsFunc(s, func(r rune) bool {
-			return r <= ' ' || r > '~' || strings.ContainsRune(`<>"'\^{|}`+"`", r)
-		})
+		!strings.ContainsAny(s, `<>"'\^{|}`+"`") &&
+		!strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
 // bareAddress reports whether s is one e-mail address and nothing else.

@@ -128,6 +128,10 @@ var tenancy = map[string]struct {
 	"ViewInvitation":    {}, // the ticket is signed
 	"DeclineInvitation": {}, // the ticket is signed
 	"AskRenewal":        {}, // the ticket is signed
+	"Subscription":      {}, // the ticket is signed
+	"StopReminders":     {}, // the ticket is signed
+	"StopMail":          {}, // the ticket is signed
+	"ResumeMail":        {}, // the ticket is signed
 	"ExpireInvitations": {}, // the clock's
 	"HoldInvitation":    {}, // TestHoldOnlyFor
 	"MailAgain":         {}, // a message's, whose id is all there is
