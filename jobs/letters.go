@@ -16,7 +16,7 @@ func (w *Worker) write(m mail.Message, l roster.Letter) (d mail.Draft, err error
 	switch {
 	case l.Invitation != nil:
 		app, email = l.Invitation.App, l.Invitation.Email
-		d.Content, err = w.invitationLetter(*l.Invitation)
+		d.Content, err = w.invitationLetter(m, *l.Invitation)
 	case l.News != nil:
 		app, email = l.News.App, l.News.Inviter.Email
 		d.Content, err = newsLetter(*l.News)
@@ -35,7 +35,7 @@ func (w *Worker) write(m mail.Message, l roster.Letter) (d mail.Draft, err error
 	return d, nil
 }
 
-func (w *Worker) invitationLetter(v roster.InvitationView) (mail.Content, error) {
+func (w *Worker) invitationLetter(m mail.Message, v roster.InvitationView) (mail.Content, error) {
 	wanted := []string{v.Locale, v.App.Locale}
 	if v.Account != nil {
 		wanted = append([]string{v.Account.Locale}, wanted...)
@@ -49,6 +49,7 @@ func (w *Worker) invitationLetter(v roster.InvitationView) (mail.Content, error)
 		WorkspaceName: v.WorkspaceName,
 		Note:          v.Note,
 		Link:          w.URL.JoinPath("i", w.Keys.Token(roster.PurposeInvitation, v.Ticket())).String(),
+		StopLink:      w.URL.JoinPath("u", w.Keys.Token(roster.PurposeUnsubscribe, roster.UnsubscribeTicket(m.ID))).String(),
 		ExpiresAt:     v.ExpiresAt,
 		Zone:          v.Zone,
 		Again:         v.Sends > 1,

@@ -19,14 +19,10 @@ import (
 // not, the next mail bounces, and the provider counts that against the sender.
 const liftEvery = 24 * time.Hour
 
-// blockedByComplaint is the block of an address whose owner wants no mail. It
-// is never lifted.
-const blockedByComplaint = "complaint"
-
 // ReasonOf is the MailNote's reason of mail that was not sent at all because
 // its address has a block.
 func ReasonOf(block string) string {
-	if block == blockedByComplaint {
+	if block == blockComplaint {
 		return "complained_before"
 	}
 	return "suppressed"
@@ -195,7 +191,7 @@ func blocked(ctx context.Context, tx pgx.Tx, inv Invitation, now time.Time) erro
 	}
 	refusal := errorf(Conflict, "address_blocked", "Mail to this address came back. Correct the address, or copy the link and give it on another way; if the mailbox works now, say so with mailbox_exists.")
 	switch {
-	case block == blockedByComplaint:
+	case block == blockComplaint:
 		refusal = errorf(Conflict, "no_mail_wanted", "This person does not receive mail from us. Copy the link and give it on another way.")
 	case liftedAt != nil && liftedAt.Add(liftEvery).After(now):
 		at := liftedAt.Add(liftEvery)
