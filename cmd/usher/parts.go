@@ -156,6 +156,7 @@ func (p *parts) work(ctx context.Context) error {
 		Outbox: &mail.Outbox{DB: pool, Now: time.Now},
 		Keys:   p.keys, URL: p.URL, From: p.MailFrom, Log: p.slog(),
 	}
+	worker.Webhooks = p.ResendAPIKey != "" && p.HookSecrets != nil
 	if worker.From == "" {
 		worker.From = devSender
 	}
@@ -172,6 +173,9 @@ func (p *parts) work(ctx context.Context) error {
 	worker.Roster.Jobs = client
 	if err := client.Start(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("start workers: %w", err)
+	}
+	if p.ResendAPIKey != "" && p.HookSecrets == nil {
+		p.log.Warn().Msg("RESEND_WEBHOOK_SECRET is not set: nobody hears of mail that comes back")
 	}
 	p.log.Info().Msg("workers are at work")
 	<-ctx.Done()
