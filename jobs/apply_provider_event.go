@@ -8,7 +8,6 @@ import (
 	"github.com/riverqueue/river"
 
 	"usher/internal/mail"
-	"usher/internal/postgres"
 	"usher/internal/roster"
 )
 
@@ -20,16 +19,7 @@ type applyProviderEvent struct {
 }
 
 func (w *applyProviderEvent) Work(ctx context.Context, job *river.Job[mail.ApplyProviderEvent]) error {
-	return postgres.InTx(ctx, w.DB, func(tx pgx.Tx) error {
-		if err := fence(ctx, tx, job); err != nil {
-			return err
-		}
-		output, err := w.apply(ctx, tx, job.Args.ID)
-		if err != nil {
-			return err
-		}
-		return complete(ctx, tx, job, output)
-	})
+	return finish(ctx, w.Worker, job, func(tx pgx.Tx) (string, error) { return w.apply(ctx, tx, job.Args.ID) })
 }
 
 // apply is the work on one event within tx.

@@ -64,12 +64,14 @@ type turns struct {
 // composeDispatch makes one dispatch of the lane's messages that are due, or
 // none. more tells whether it is worth another try at once.
 func (w *Worker) composeDispatch(ctx context.Context, lane roster.Lane) (more bool, err error) {
-	err = postgres.InTx(ctx, w.DB, func(tx pgx.Tx) error {
-		outbox := w.Outbox.In(tx)
-		messages, err := outbox.Take(ctx, w.Sender.Name(), mail.Lane(lane))
-		if err != nil || len(messages) == 0 {
-			return err
+	var messages []mail.Message
+	err = postgres.InTxAfter(ctx, w.DB, func(batch *pgx.Batch) {
+		w.Outbox.Take(batch, w.Sender.Name(), mail.Lane(lane), &messages)
+	}, func(tx pgx.Tx) error {
+		if len(messages) == 0 {
+			return nil
 		}
+		outbox := w.Outbox.In(tx)
 		more = mail.Full(messages)
 		letters, err := w.check(ctx, tx, messages)
 		if err != nil {

@@ -77,9 +77,9 @@ type Worker struct {
 func queues() map[string]river.QueueConfig {
 	return map[string]river.QueueConfig{
 		roster.Interactive.Queue(): {MaxWorkers: 50, FetchCooldown: mailCooldown, FetchPollInterval: mailPoll},
-		roster.Bulk.Queue():        {MaxWorkers: 50},
-		mail.QueueHooks:            {MaxWorkers: 10},
-		roster.QueueSweeps:         {MaxWorkers: 2},
+		roster.Bulk.Queue():        {MaxWorkers: 50, FetchCooldown: river.FetchCooldownDefault},
+		mail.QueueHooks:            {MaxWorkers: 10, FetchCooldown: river.FetchCooldownDefault},
+		roster.QueueSweeps:         {MaxWorkers: 2, FetchCooldown: river.FetchCooldownDefault},
 	}
 }
 
@@ -128,6 +128,7 @@ func NewClient(pool *pgxpool.Pool, w *Worker, logger *slog.Logger) (*river.Clien
 		Logger:                      logger,
 		Queues:                      queues(),
 		Workers:                     workers,
+		FetchCooldown:               mailCooldown, // here: the least time between two notifications that wake workers
 		PeriodicJobs:                periodic,
 		JobTimeout:                  jobTimeout,
 		RescueStuckJobsAfter:        rescueAfter,

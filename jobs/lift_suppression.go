@@ -8,7 +8,6 @@ import (
 	"github.com/riverqueue/river"
 
 	"usher/internal/mail"
-	"usher/internal/postgres"
 	"usher/internal/roster"
 )
 
@@ -36,16 +35,10 @@ func (w *liftSuppression) Work(ctx context.Context, job *river.Job[roster.LiftSu
 			return err
 		}
 	}
-	return postgres.InTx(ctx, w.DB, func(tx pgx.Tx) error {
-		if err := fence(ctx, tx, job); err != nil {
-			return err
-		}
+	return finish(ctx, w.Worker, job, func(tx pgx.Tx) (string, error) {
 		if skip != "" {
-			return complete(ctx, tx, job, "skipped: "+string(skip))
+			return "skipped: " + string(skip), nil
 		}
-		if err := w.Roster.In(tx).AddressLifted(ctx, job.Args); err != nil {
-			return err
-		}
-		return complete(ctx, tx, job, "lifted")
+		return "lifted", w.Roster.In(tx).AddressLifted(ctx, job.Args)
 	})
 }

@@ -6,7 +6,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
 
-	"usher/internal/postgres"
 	"usher/internal/roster"
 )
 
@@ -17,17 +16,10 @@ type retryMail struct {
 }
 
 func (w *retryMail) Work(ctx context.Context, job *river.Job[roster.RetryMail]) error {
-	return postgres.InTx(ctx, w.DB, func(tx pgx.Tx) error {
-		if err := fence(ctx, tx, job); err != nil {
-			return err
+	return finish(ctx, w.Worker, job, func(tx pgx.Tx) (string, error) {
+		if mailed, err := w.Roster.In(tx).MailAgain(ctx, job.Args); err != nil || mailed {
+			return "mailed again", err
 		}
-		mailed, err := w.Roster.In(tx).MailAgain(ctx, job.Args)
-		if err != nil {
-			return err
-		}
-		if !mailed {
-			return complete(ctx, tx, job, "skipped: the invitation moved on")
-		}
-		return complete(ctx, tx, job, "mailed again")
+		return "skipped: the invitation moved on", nil
 	})
 }

@@ -94,10 +94,7 @@ func (w *sendDispatch) giveBack(ctx context.Context, job *river.Job[mail.SendDis
 // the dispatch's place.
 func (w *sendDispatch) settle(ctx context.Context, job *river.Job[mail.SendDispatch], record func(context.Context, pgx.Tx) (output string, err error)) error {
 	var again *goesOn
-	err := postgres.InTx(ctx, w.DB, func(tx pgx.Tx) error {
-		if err := fence(ctx, tx, job); err != nil {
-			return err
-		}
+	err := postgres.InTxAfter(ctx, w.DB, func(batch *pgx.Batch) { fence(batch, job) }, func(tx pgx.Tx) error {
 		output, err := record(ctx, tx)
 		if errors.As(err, &again) {
 			return nil
@@ -114,7 +111,11 @@ func (w *sendDispatch) settle(ctx context.Context, job *river.Job[mail.SendDispa
 		return again.how
 	}
 	// If this fails, the clock's next turn does it.
-	if err := w.compose(ctx, roster.Lane(job.Args.Lane)); err != nil {
+	due, err := w.Outbox.Due(ctx, job.Args.Lane)
+	if err == nil && due {
+		err = w.compose(ctx, roster.Lane(job.Args.Lane))
+	}
+	if err != nil {
 		w.Log.Warn("Mail waits for the next minute.", "error", err)
 	}
 	return nil

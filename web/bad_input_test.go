@@ -321,9 +321,9 @@ func TestGoodInput(t *testing.T) {
 			if have := read[string](s, `SELECT email_key FROM invitation WHERE id = $1`, r.text(t, "id")); have != test.mailed {
 				t.Errorf("compared as %q, want %q", have, test.mailed)
 			}
-			jobs := read[int](s, `SELECT count(*) FROM river_job WHERE kind = 'send_invitation' AND args->>'invitation_id' = $1`, r.text(t, "id"))
+			jobs := read[int](s, `SELECT count(*) FROM message WHERE subject_id = $1`, r.text(t, "id"))
 			if want := map[bool]int{true: 0, false: 1}[test.fields["notify"] == false]; jobs != want {
-				t.Errorf("%d jobs, want %d", jobs, want)
+				t.Errorf("%d mails, want %d", jobs, want)
 			}
 		})
 	}

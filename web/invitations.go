@@ -66,17 +66,16 @@ func (s *Server) invitationRoutes() {
 		Subject
 		Acting
 		Keyed
-		RawBody []byte
-		Body    *struct {
+		Body *struct {
 			MailboxExists bool `json:"mailbox_exists,omitempty" doc:"Somebody knows that the mailbox works now, although mail to it came back. The invitation stays on hold until the mail provider has taken the address off its list; then it is mailed."`
 		}
 	},
 	) (*ok[invitationBody], error) {
-		resend := s.Roster.ResendInvitation
+		resend, meaning := s.Roster.ResendInvitation, []byte(nil)
 		if in.Body != nil && in.Body.MailboxExists {
-			resend = s.Roster.ResendToBlocked
+			resend, meaning = s.Roster.ResendToBlocked, []byte("mailbox_exists") // what tells it from the same request without
 		}
-		inv, err := resend(ctx, requestOf(ctx).app, id(in.Actor), id(in.ID), in.key(ctx, in.Actor, in.RawBody))
+		inv, err := resend(ctx, requestOf(ctx).app, id(in.Actor), id(in.ID), in.key(ctx, in.Actor, meaning))
 		return &ok[invitationBody]{s.invitationBody(inv, true)}, err
 	})
 	register(s, huma.Operation{

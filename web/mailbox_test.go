@@ -15,14 +15,20 @@ import (
 // deliver puts a letter into the development mailbox.
 func (s *site) deliver(to, subject, html string) string {
 	s.t.Helper()
-	id, err := s.server.Mailbox.Send(s.t.Context(), mail.Message{
-		ID: uuid.Must(uuid.NewV7()), Sender: "Kindred <hello@kindred.example>", Recipient: to, Subject: subject,
-		Text: "Open http://usher.example/i/x, please.", HTML: html,
+	body, err := json.Marshal(map[string]any{
+		"from": "Kindred <hello@kindred.example>", "to": []string{to}, "subject": subject,
+		"text": "Open http://usher.example/i/x, please.", "html": html,
 	})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return id
+	receipt, err := s.server.Mailbox.Send(s.t.Context(), mail.Dispatch{
+		Endpoint: "/emails", MessageIDs: []uuid.UUID{uuid.Must(uuid.NewV7())}, Body: body,
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return receipt.Items[0].ProviderID
 }
 
 func TestMailboxPages(t *testing.T) {

@@ -68,7 +68,7 @@ func TestOpsLogInAndOut(t *testing.T) {
 		t.Errorf("the ops page: %d %v", page.StatusCode, page.Header)
 	}
 	s.invite(s.tenant, "ann@client.example")
-	if page := b.get("/ops/jobs/api/jobs?state=available&limit=5"); page.StatusCode != 200 || !strings.Contains(page.body, "send_invitation") {
+	if page := b.get("/ops/jobs/api/jobs?state=available&limit=5"); page.StatusCode != 200 || !strings.Contains(page.body, "compose_mail") {
 		t.Errorf("River UI's jobs: %d %s", page.StatusCode, page.body)
 	}
 	if page := b.get("/ops/jobs/"); page.StatusCode != 200 || !strings.Contains(page.body, "/ops/jobs") {

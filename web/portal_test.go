@@ -95,9 +95,9 @@ func TestAcceptAsNewPerson(t *testing.T) {
 	}
 	for sql, want := range map[string]int{
 		`SELECT count(*) FROM event WHERE type = 'invitation.accepted'`:                                                           1,
-		`SELECT count(*) FROM river_job WHERE kind = 'tell_inviter'`:                                                              1,
+		`SELECT count(*) FROM message WHERE kind = 'news'`:                                                                        1,
 		`SELECT count(*) FROM account WHERE full_name = 'Ann N. Okafor' AND kind = 'client' AND password_hash LIKE '$argon2id$%'`: 1,
-		`SELECT count(*) FROM session`: 1,
+		`SELECT count(*) FROM session`:                                                                                            1,
 	} {
 		if have := read[int](s, sql); have != want {
 			t.Errorf("%s: %d, want %d", sql, have, want)
@@ -309,7 +309,7 @@ func TestDecline(t *testing.T) {
 	if s.state(inv) != "declined" || s.members(inv) != 0 {
 		t.Errorf("state %s, %d members", s.state(inv), s.members(inv))
 	}
-	if n := read[int](s, `SELECT count(*) FROM river_job WHERE kind = 'tell_inviter'`); n != 1 {
+	if n := read[int](s, `SELECT count(*) FROM message WHERE kind = 'news'`); n != 1 {
 		t.Errorf("the inviter is told %d times", n)
 	}
 }
@@ -686,7 +686,7 @@ func TestDecisionsAtOnce(t *testing.T) {
 	if n := read[int](s, `SELECT count(*) FROM event WHERE type IN ('invitation.accepted', 'invitation.declined')`); n != 1 {
 		t.Errorf("%d decisions", n)
 	}
-	if n := read[int](s, `SELECT count(*) FROM river_job WHERE kind = 'tell_inviter'`); n != 1 {
+	if n := read[int](s, `SELECT count(*) FROM message WHERE kind = 'news'`); n != 1 {
 		t.Errorf("the inviter is told %d times", n)
 	}
 }

@@ -40,6 +40,9 @@ type email struct {
 	IdempotencyKey string            `json:"idempotency_key"`
 	AcceptedAt     time.Time         `json:"accepted_at"`
 	Answered       bool              `json:"answered"` // an answer with its id was written in full
+	Events         []*event          `json:"events,omitempty"`
+
+	plan []step // what happens to it
 }
 
 type tag struct {
@@ -63,6 +66,9 @@ func (e *email) messageID() string {
 	}
 	return ""
 }
+
+// headerID is the mail's Message-ID header.
+func (e *email) headerID() string { return "<" + e.ID + "@fakeresend.test>" }
 
 // recipients is where the mail goes, in whatever field, as bare addresses.
 func (e *email) recipients() []string { return bareAddresses(e.To, e.Cc, e.Bcc) }
@@ -140,6 +146,43 @@ func parseEmail(data []byte) (*email, *apiError) {
 		}
 	}
 	return req.check()
+}
+
+// parsed is a mail, or why it is none.
+type parsed struct {
+	email *email
+	err   *apiError
+}
+
+// parseBatch reads and checks the mails of a batch. What is wrong with one of
+// them leaves the others as they are.
+func parseBatch(data []byte) ([]parsed, *apiError) {
+	var requests []emailRequest
+	var items []json.RawMessage
+	// A batch whose fields have the right types, as nearly all have, is read
+	// in one pass.
+	err := json.Unmarshal(data, &requests)
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &syntax):
+		return nil, errNotJSON
+	case err != nil && json.Unmarshal(data, &items) != nil:
+		return nil, invalid("The request body must be an array of emails.")
+	case err != nil:
+		requests = nil
+	}
+	n := len(requests) + len(items)
+	if n == 0 || n > maxBatch {
+		return nil, invalid("A batch takes between 1 and %d emails.", maxBatch)
+	}
+	list := make([]parsed, n)
+	for i := range requests {
+		list[i].email, list[i].err = requests[i].check()
+	}
+	for i, item := range items {
+		list[i].email, list[i].err = parseEmail(item)
+	}
+	return list, nil
 }
 
 var (
@@ -288,5 +331,8 @@ var (
 	errInvalidIdempotencyKey        = &apiError{http.StatusBadRequest, "invalid_idempotency_key", "The key must be between 1-256 chars."}
 	errInvalidIdempotentRequest     = &apiError{http.StatusConflict, "invalid_idempotent_request", "This idempotency key was used with another request body in the last 24 hours."}
 	errConcurrentIdempotentRequests = &apiError{http.StatusConflict, "concurrent_idempotent_requests", "Another request with this idempotency key is still in progress."}
+	errDailyQuota                   = &apiError{http.StatusTooManyRequests, "daily_quota_exceeded", "You have reached your daily email sending quota."}
+	errMonthlyQuota                 = &apiError{http.StatusTooManyRequests, "monthly_quota_exceeded", "You have reached your monthly email sending quota."}
+	errSuppressionNotFound          = &apiError{http.StatusNotFound, "not_found", "Suppression not found"}
 	errInternal                     = &apiError{http.StatusInternalServerError, "internal_server_error", "An unexpected error occurred."}
 )

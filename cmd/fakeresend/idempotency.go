@@ -26,8 +26,9 @@ type remembered struct {
 	reply *reply
 }
 
-// keyring holds the idempotency keys. Only an accepting answer is kept; a
-// refused request frees its key, so that the caller may mend and repeat it.
+// keyring holds the idempotency keys. Of a refused request the answer is kept
+// only if asked to; else it frees its key, so that the caller may mend and
+// repeat it.
 type keyring map[scopedKey]*remembered
 
 // claim asks to use key for a payload with this hash at now. It returns the

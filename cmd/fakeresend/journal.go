@@ -11,21 +11,29 @@ import (
 	"time"
 )
 
-// entry is one line of the journal; exactly one field is set.
+// entry is one line of the journal.
 type entry struct {
-	Accept *acceptance   `json:"accept,omitempty"`
-	Answer []string      `json:"answer,omitempty"` // ids of mails whose answer was written
-	Clock  time.Duration `json:"clock,omitempty"`  // advance in nanoseconds
+	Accept   *acceptance    `json:"accept,omitempty"`
+	Answer   []string       `json:"answer,omitempty"` // ids of mails whose answer was written
+	Clock    time.Duration  `json:"clock,omitempty"`  // advance in nanoseconds
+	Fault    *faultHit      `json:"fault,omitempty"`
+	Hash     *keyHash       `json:"hash,omitempty"`     // a key came with another payload
+	Events   []*event       `json:"events,omitempty"`   // that happened
+	Told     []string       `json:"told,omitempty"`     // ids of events the webhook took
+	Suppress []*suppression `json:"suppress,omitempty"` // put on the suppression list
+	Lift     string         `json:"lift,omitempty"`     // address taken off it
 }
 
 // acceptance is one accepting request: its mails, and under which key to
 // repeat which answer.
 type acceptance struct {
-	At     time.Time  `json:"at"`
-	Key    *scopedKey `json:"key,omitempty"`
-	Hash   string     `json:"hash,omitempty"`
-	Reply  *reply     `json:"reply"`
-	Emails []*email   `json:"emails"`
+	At       time.Time  `json:"at"`
+	Key      *scopedKey `json:"key,omitempty"`
+	Hash     string     `json:"hash,omitempty"`      // as payloads were compared
+	BodyHash string     `json:"body_hash,omitempty"` // byte by byte
+	Reply    *reply     `json:"reply"`
+	Emails   []*email   `json:"emails"`
+	Plans    [][]step   `json:"plans"` // what will happen to each of them
 }
 
 // journal is an append-only file of JSON lines. A nil journal keeps nothing.

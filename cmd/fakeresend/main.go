@@ -1,9 +1,10 @@
 // Command fakeresend stands in for the mail provider Resend.
 //
 // It answers the part of Resend's HTTP API that sends mail as Resend does,
-// delivers nothing, and keeps a journal of what it accepted. Tests use it as
-// the oracle of "every mail once"; developers use it to read what their
-// application sends. It shares no code with the programs that talk to it.
+// delivers nothing, tells webhooks what became of the mails, and keeps a
+// journal of what it accepted. Tests use it as the oracle of "every mail
+// once"; developers use it to read what their application sends. It shares no
+// code with the programs that talk to it.
 package main
 
 import (
@@ -12,7 +13,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -39,15 +39,14 @@ trailing slash) and give it the API key. Then, in a browser or with curl:
   /                     mailbox
   /_admin/mails         accepted mails; ?to=ADDRESS&count=1&wait=5s waits for them
   /_admin/ledger        accepted mails by the tag "message_id", and counters
-  /_admin/config        POST {"rate":10,"latency_ms":[40,120],"idempotency":"bytes",
-                        "fail":[{"match":{"to":"a@b.dev"},"times":1,"when":"after",
-                        "status":500,"body":"..."}]}; "drop":true instead of a
-                        status closes the connection without an answer
-  /_admin/clock         POST {"advance":"25h"} moves the clock of the idempotency keys
-  /_admin/reset         POST forgets mails, keys, counters, faults and the journal,
-                        and goes back to the flags
+  /_admin/events        what happened to them; ?quiet=true&wait=5s waits until nothing is left to happen
+  /_admin/config        POST changes limits, latency, quotas, and the webhook and what goes wrong with it
+  /_admin/faults        PUT sets failures to come
+  /_admin/fates/ADDRESS PUT sets what happens to mail to an address
+  /_admin/clock         POST {"advance":"25h"} moves the stand-in's clock
+  /_admin/reset         POST forgets everything, the journal too, and goes back to the flags
 
-/_admin answers callers on this machine only.
+/_admin answers callers on this machine only. cmd/fakeresend/README.md has it all.
 `
 
 // shutdownGrace is how long answers under way may take once the process is
@@ -81,12 +80,22 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		flags.PrintDefaults()
 		fmt.Fprint(flags.Output(), usageEnd)
 	}
-	opts := options{Latency: latency{40 * time.Millisecond, 120 * time.Millisecond}}
+	opts := options{Config: defaults()}
+	conf := &opts.Config
 	addr := flags.String("addr", "127.0.0.1:0", "`host:port` to listen on; port 0 takes a free one")
 	journalFile := flags.String("journal", "", "`file` that keeps accepted mails and idempotency keys over a restart; empty keeps them in memory")
 	flags.StringVar(&opts.APIKey, "api-key", "re_test_fakeresend", "the one API `key` that is accepted")
-	flags.IntVar(&opts.Rate, "rate", 10, "requests per second before 429; 0 is unlimited")
-	flags.Var(&opts.Latency, "latency", "wait between accepting a mail and answering: a `duration`, or a range like 40ms-120ms")
+	flags.IntVar(&conf.Rate, "rate", conf.Rate, "requests per second before 429; 0 is unlimited and announces nothing, 100000 announces a limit nobody meets")
+	flags.StringVar(&conf.Window, "window", conf.Window, "how a second is counted: sliding or fixed")
+	flags.IntVar(&conf.DailyQuota, "daily-quota", 0, "recipients a day, by the stand-in's clock in UTC; 0 is unlimited")
+	flags.IntVar(&conf.MonthlyQuota, "monthly-quota", 0, "recipients a month; 0 is unlimited")
+	flags.Var((*milliseconds)(&conf.LatencyMS), "latency", "wait between accepting a mail and answering: a `duration`, or a range like 40ms-120ms")
+	flags.Uint64Var(&conf.Seed, "seed", conf.Seed, "of latencies, faults and webhook mishaps: the same `number` brings the same ones")
+	flags.StringVar(&conf.Webhook.URL, "webhook", "", "`URL` that is told of events")
+	flags.Func("webhook-secret", "`whsec_...` that signs webhooks; twice for a rotation", func(secret string) error {
+		conf.Webhook.Secrets = append(conf.Webhook.Secrets, secret)
+		return nil
+	})
 	untilStdin := flags.Bool("until-stdin-closes", false, "stop when standard input ends, so that no process outlives the test that started it")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -97,8 +106,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	if opts.Rate < 0 {
-		return fmt.Errorf("-rate %d: must not be negative", opts.Rate)
+	if err := conf.check(); err != nil {
+		return fmt.Errorf("flags: %w", err)
 	}
 	if opts.APIKey == "" {
 		return errors.New("-api-key: must not be empty")
@@ -109,10 +118,12 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return err
 	}
 	defer s.journal.close()
-	ln, err := net.Listen("tcp", *addr)
+	defer s.stop()
+	ln, err := listen(*addr)
 	if err != nil {
-		return fmt.Errorf("listen: %w", err)
+		return err
 	}
+	s.goDown = ln.goDown
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if *untilStdin {
@@ -122,8 +133,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		}()
 	}
 
-	srv := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
-	srv.RegisterOnShutdown(func() { close(s.closing) })
+	srv := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ConnContext: withConn}
+	srv.RegisterOnShutdown(s.stop)
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(ln) }()
 	fmt.Fprintf(stdout, "listening on http://%s\n", ln.Addr())
@@ -140,18 +151,20 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return nil
 }
 
-// latency is the shortest and the longest wait before an answer.
-type latency struct{ Min, Max time.Duration }
+// milliseconds is the shortest and the longest time of something.
+type milliseconds [2]float64
 
-func (l *latency) String() string {
-	if l.Min == l.Max {
-		return l.Min.String()
+// String shows what Set reads.
+func (m *milliseconds) String() string {
+	lo, hi := time.Duration(m[0]*float64(time.Millisecond)), time.Duration(m[1]*float64(time.Millisecond))
+	if lo == hi {
+		return lo.String()
 	}
-	return l.Min.String() + "-" + l.Max.String()
+	return lo.String() + "-" + hi.String()
 }
 
 // Set reads "80ms" or "40ms-120ms".
-func (l *latency) Set(s string) error {
+func (m *milliseconds) Set(s string) error {
 	first, last, isRange := strings.Cut(s, "-")
 	if !isRange {
 		last = first
@@ -167,6 +180,6 @@ func (l *latency) Set(s string) error {
 	if lo < 0 || hi < lo {
 		return errors.New("want 0 <= shortest <= longest")
 	}
-	*l = latency{lo, hi}
+	*m = milliseconds{float64(lo) / float64(time.Millisecond), float64(hi) / float64(time.Millisecond)}
 	return nil
 }

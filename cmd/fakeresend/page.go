@@ -2,9 +2,11 @@ package main
 
 import (
 	_ "embed"
+	"fmt"
 	"html/template"
 	"net/http"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -16,8 +18,11 @@ const pageMails = 200
 var pageSource string
 
 var pages = template.Must(template.New("").Funcs(template.FuncMap{
-	"join": func(list []string) string { return strings.Join(list, ", ") },
-	"when": func(t time.Time) string { return t.UTC().Format("2 Jan 2006 15:04:05 UTC") },
+	"join":  func(list []string) string { return strings.Join(list, ", ") },
+	"last":  func(e email) string { return e.lastEvent() },
+	"about": (*event).about,
+	"told":  (*event).told,
+	"when":  func(t time.Time) string { return t.UTC().Format("2 Jan 2006 15:04:05 UTC") },
 }).Parse(pageSource))
 
 // listPage serves GET /.
@@ -28,7 +33,7 @@ func (s *server) listPage(w http.ResponseWriter, _ *http.Request) {
 		Emails []email
 	}{Total: len(s.emails)}
 	for i := len(s.emails) - 1; i >= 0 && len(data.Emails) < pageMails; i-- {
-		data.Emails = append(data.Emails, *s.emails[i])
+		data.Emails = append(data.Emails, s.emails[i].copy())
 	}
 	s.mu.Unlock()
 	showPage(w, "list", data)
@@ -57,6 +62,44 @@ func (s *server) mailHTML(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write([]byte(linksOutside(e.HTML)))
 }
 
+// told says in words how the webhook took an event.
+func (ev *event) told() string {
+	failed, last := 0, ""
+	for _, a := range ev.Attempts {
+		if a.What == "" && (a.Status < 200 || a.Status > 299) {
+			failed++
+			last = a.Error
+			if a.Status != 0 {
+				last = strconv.Itoa(a.Status)
+			}
+		}
+	}
+	switch {
+	case ev.Told && failed == 0:
+		return "webhook delivered"
+	case ev.Told:
+		return fmt.Sprintf("webhook delivered, after %d failures", failed)
+	case failed > 0:
+		return fmt.Sprintf("webhook failed %d times, last: %s", failed, last)
+	case ev.Webhook:
+		return "webhook not delivered yet"
+	}
+	return ""
+}
+
+// about is what an event tells beside its type, in a few words.
+func (ev *event) about() string {
+	switch {
+	case ev.Bounce != nil:
+		return ev.Bounce.Type + ", " + ev.Bounce.SubType + ": " + strings.Join(ev.Bounce.DiagnosticCode, "; ")
+	case ev.Failed != nil:
+		return ev.Failed.Reason
+	case ev.Suppressed != nil:
+		return ev.Suppressed.Reason
+	}
+	return ""
+}
+
 // find returns a copy of the mail the path names, or answers 404.
 func (s *server) find(w http.ResponseWriter, r *http.Request) (email, bool) {
 	s.mu.Lock()
@@ -66,7 +109,7 @@ func (s *server) find(w http.ResponseWriter, r *http.Request) (email, bool) {
 		http.Error(w, "There is no such mail.", http.StatusNotFound)
 		return email{}, false
 	}
-	return *e, true
+	return e.copy(), true
 }
 
 var headTag = regexp.MustCompile(`(?i)<head(\s[^>]*)?>`)

@@ -43,7 +43,7 @@ type process struct {
 	stdin io.Closer
 }
 
-func startProcess(t *testing.T, journal string, flags ...string) *process {
+func startProcess(t testing.TB, journal string, flags ...string) *process {
 	t.Helper()
 	args := append([]string{"-api-key", testKey, "-rate", "0", "-latency", "0s", "-journal", journal, "-until-stdin-closes"}, flags...)
 	cmd := exec.Command(binary, args...)
@@ -255,7 +255,7 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"-h"}, 0, "/_admin/ledger"},
 		{[]string{"-port", "1"}, 2, "-port"},
 		{[]string{"-latency", "9s-1s"}, 2, "shortest"},
-		{[]string{"-rate", "-1"}, 1, "-rate"},
+		{[]string{"-rate", "-1"}, 1, "rate -1"},
 		{[]string{"-api-key", ""}, 1, "-api-key"},
 		{[]string{"extra"}, 1, "extra"},
 		{[]string{"-journal", "/nowhere/at/all"}, 1, "open journal"},

@@ -21,7 +21,7 @@ func TestLimiter(t *testing.T) {
 		for j := len(admitted) - 1; j >= 0 && now.Sub(admitted[j]) < time.Second; j-- {
 			recent++
 		}
-		h, ok := l.take(now, limit)
+		h, ok := l.take(now, limit, windowSliding)
 		if ok != (recent < limit) {
 			t.Fatalf("request %d: admitted %t with %d in the second before", i, ok, recent)
 		}
@@ -35,7 +35,7 @@ func TestLimiter(t *testing.T) {
 	if n := len(admitted); n < 100 || n > 4900 {
 		t.Errorf("%d of 5000 admitted: the arrivals test nothing", n)
 	}
-	if h, ok := l.take(now, 0); !ok || len(h) != 0 {
+	if h, ok := l.take(now, 0, windowSliding); !ok || len(h) != 0 {
 		t.Errorf("unlimited: %t, %v", ok, h)
 	}
 }

@@ -2,20 +2,17 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"io"
-	"math/rand/v2"
+	"maps"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
-
-	"github.com/google/uuid"
 )
 
 const (
@@ -28,9 +25,8 @@ const (
 
 // options are the settings a process starts with and a reset returns to.
 type options struct {
-	APIKey  string
-	Rate    int // requests per second, 0 unlimited
-	Latency latency
+	APIKey string
+	Config config
 }
 
 // server is the stand-in: one team with one API key.
@@ -38,6 +34,12 @@ type server struct {
 	options options
 	journal *journal
 	closing chan struct{} // closed when the process stops
+	stop    func()        // closes it, once
+	life    context.Context
+	goDown  func(time.Duration) // takes the listener away, if there is one
+	client  *http.Client        // for webhooks
+	slots   chan struct{}       // one for each webhook under way
+	wake    chan struct{}       // has one when the agenda may have become shorter or sooner
 
 	// gate keeps a line of the journal or an answer on the wire together with
 	// its record in memory: whoever does both holds it for reading, whoever
@@ -46,16 +48,29 @@ type server struct {
 
 	mu        sync.Mutex // guards what follows
 	config    config
+	faults    []*fault // first match first
+	scripts   map[string][]step
 	advance   time.Duration // of the stand-in's clock
 	emails    []*email      // in order of acceptance
 	byID      map[string]*email
 	byAddress map[string][]*email // by each of email.recipients
-	changed   chan struct{}       // closed and replaced at every acceptance
+	changed   chan struct{}       // closed and replaced when there is news to wait for
 	keys      keyring
+	hashes    map[scopedKey][]string // of the payloads a key ever came with
 	limiter   limiter
+	sent      sentCount
 	arrived   window
 	count     counters
-	hits      []faultHit
+	hits      []*faultHit
+
+	suppressed map[string]*suppression // by address
+	events     []*event                // in order
+	eventByID  map[string]*event
+	agenda     agenda
+	tasks      int // put on the agenda ever
+	numbered   int // events ever
+	busy       int // calls and deliveries under way that may yet add to the agenda
+	resets     int
 }
 
 // counters are figures since the start of the process or the last reset.
@@ -66,26 +81,47 @@ type counters struct {
 	Replayed           int `json:"replayed"`            // answered from an idempotency key
 	ConflictingKeys    int `json:"conflicting_keys"`    // refused as invalid_idempotent_request
 	ConcurrentRequests int `json:"concurrent_requests"` // refused as concurrent_idempotent_requests
+	OverQuota          int `json:"over_quota"`          // refused by a quota
+	ForgeriesTaken     int `json:"forgeries_taken"`     // webhooks with a bad or stale signature that were answered 2xx
 }
 
-// newServer returns a server with what the journal file holds, if one is named.
+// newServer returns a server with what the journal file holds, if one is
+// named. It lives until stopped.
 func newServer(opts options, journalFile string) (*server, error) {
-	s := &server{options: opts, closing: make(chan struct{})}
+	life, end := context.WithCancel(context.Background())
+	s := &server{
+		options: opts, closing: make(chan struct{}), life: life, wake: make(chan struct{}, 1), slots: make(chan struct{}, webhooksAtOnce),
+		client: &http.Client{
+			Transport:     &http.Transport{MaxIdleConnsPerHost: webhooksAtOnce},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
+	s.stop = sync.OnceFunc(func() {
+		close(s.closing)
+		end()
+	})
 	s.forget()
 	j, err := openJournal(journalFile, s.replay)
 	if err != nil {
+		s.stop()
 		return nil, err
 	}
 	s.journal = j
+	s.resume()
+	go s.live()
 	return s, nil
 }
 
 // forget goes back to the start; the caller holds mu or is alone.
 func (s *server) forget() {
-	s.config = config{Rate: s.options.Rate, LatencyMS: s.options.Latency.milliseconds(), Idempotency: compareBytes}
-	s.advance, s.keys = 0, keyring{}
+	s.config = s.options.Config
+	s.faults, s.scripts = nil, map[string][]step{}
+	s.advance, s.keys, s.hashes = 0, keyring{}, map[scopedKey][]string{}
 	s.emails, s.byID, s.byAddress = nil, map[string]*email{}, map[string][]*email{}
-	s.limiter, s.arrived, s.count, s.hits = limiter{}, window{}, counters{}, nil
+	s.limiter, s.sent, s.arrived, s.count, s.hits = limiter{}, sentCount{}, window{}, counters{}, nil
+	s.suppressed, s.events, s.eventByID, s.agenda = map[string]*suppression{}, nil, map[string]*event{}, nil
+	s.numbered = 0
+	s.resets++
 	s.changed = make(chan struct{})
 }
 
@@ -95,10 +131,56 @@ func (s *server) replay(e entry) {
 	s.markAnswered(e.Answer)
 	if e.Accept != nil {
 		s.record(e.Accept)
+		s.sent.add(e.Accept.At, countRecipients(e.Accept.Emails))
 		if k := e.Accept.Key; k != nil {
 			s.keys[*k] = &remembered{hash: e.Accept.Hash, since: e.Accept.At, reply: e.Accept.Reply}
+			s.hashes[*k] = []string{e.Accept.BodyHash}
 		}
 	}
+	if e.Fault != nil {
+		s.hits = append(s.hits, e.Fault)
+	}
+	if e.Hash != nil {
+		s.hashes[e.Hash.Key] = append(s.hashes[e.Hash.Key], e.Hash.Hash)
+	}
+	for _, ev := range e.Events {
+		s.remember(ev)
+		s.numbered = ev.Number
+	}
+	for _, id := range e.Told {
+		if ev := s.eventByID[id]; ev != nil {
+			ev.Told = true
+		}
+	}
+	for _, sup := range e.Suppress {
+		s.suppressed[sup.Email] = sup
+	}
+	delete(s.suppressed, e.Lift)
+}
+
+// resume puts on the agenda what the process did not live to do.
+func (s *server) resume() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.emails {
+		done := 0
+		for _, ev := range e.Events {
+			done = max(done, ev.Step)
+		}
+		s.schedule(e, e.AcceptedAt, done)
+	}
+	for _, ev := range s.events {
+		if ev.Webhook && !ev.Told && s.config.Webhook.URL != "" && !s.config.Webhook.Hold {
+			s.put(task{at: s.now(), delivery: &delivery{event: ev, origin: s.resets}})
+		}
+	}
+}
+
+// announce tells whoever waits that there is news; the caller holds mu or is
+// alone.
+func (s *server) announce() {
+	close(s.changed)
+	s.changed = make(chan struct{})
 }
 
 // handler serves the API, the mailbox and the admin.
@@ -117,26 +199,31 @@ func (s *server) now() time.Time { return time.Now().Add(s.advance).UTC() }
 
 // call is one API request on its way through the pipeline.
 type call struct {
-	r         *http.Request
-	body      []byte
-	rateLimit http.Header // for the answer
-	key       *scopedKey  // its idempotency key, if it claimed one
-	claim     *remembered // of key; settled with accepted
-	accepted  *reply      // nil unless the request was accepted
+	r        *http.Request
+	number   int // which request it is, from 1
+	body     []byte
+	headers  http.Header // for the answer
+	key      *scopedKey  // its idempotency key, if it claimed one
+	claim    *remembered // of key; settled with reply
+	reply    *reply      // what its key will repeat; nil frees the key
+	accepted []*email    // by this call, not by an earlier one with its key
 }
 
-// reply is an accepting answer, as an idempotency key remembers it.
+// reply is an answer as an idempotency key remembers it.
 type reply struct {
-	Body json.RawMessage `json:"body"`
-	IDs  []string        `json:"ids"`
+	Status int             `json:"status"`
+	Body   json.RawMessage `json:"body"`
+	IDs    []string        `json:"ids"` // of the accepted mails; none for a refusal
 }
 
 // answer is what goes out.
 type answer struct {
-	drop        bool // close the connection instead
+	broken      string // kind of fault that keeps it from going out whole
+	pause       time.Duration
 	status      int
 	contentType string
 	header      http.Header
+	bare        bool // without the headers every answer of Resend's has
 	body        []byte
 	ids         []string // of the mails whose acceptance it tells
 }
@@ -147,25 +234,52 @@ type answer struct {
 func (s *server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	c := &call{r: r}
 	a := s.pipeline(c, w)
-	time.Sleep(s.pause())
-	if c.key != nil {
-		s.mu.Lock()
-		s.keys.settle(*c.key, c.claim, c.accepted)
-		s.mu.Unlock()
+	told := s.beforeAnswer(c)
+	s.sleep(s.latency(c))
+	if a.broken != faultDown {
+		s.sleep(a.pause)
 	}
+	s.mu.Lock()
+	if c.key != nil {
+		s.keys.settle(*c.key, c.claim, c.reply)
+	}
+	for _, e := range c.accepted {
+		s.busy--
+		if s.byID[e.ID] == e { // no reset forgot it
+			s.schedule(e, e.AcceptedAt, told)
+		}
+	}
+	s.mu.Unlock()
 	s.write(w, c, a)
+}
+
+// beforeAnswer tells the first events of the mails now, if luck has it, and
+// returns how many steps of their plans are done.
+func (s *server) beforeAnswer(c *call) int {
+	s.mu.Lock()
+	hook := &s.config.Webhook
+	early := len(c.accepted) > 0 && hook.URL != "" && !hook.Hold && s.luck("before answer", c.number) < hook.BeforeAnswer
+	s.mu.Unlock()
+	if !early {
+		return 0
+	}
+	s.tellFirst(c.accepted)
+	return 1
 }
 
 // pipeline takes the steps in Resend's order; the first that refuses answers.
 func (s *server) pipeline(c *call, w http.ResponseWriter) *answer {
-	s.arrive()
+	s.arrive(c)
 	body, tooLarge, err := readBody(w, c.r)
 	if err != nil {
-		return &answer{drop: true}
+		return &answer{broken: faultEOF}
 	}
 	c.body = body
-	if f := s.fault(beforeAccept, func(to string) bool { return addressedTo(body, to) }, nil); f != nil {
-		return f.answer()
+	if f := s.fault(c, beforeAccept, nil); f != nil {
+		if f.Kind != faultSlow {
+			return f.answer(nil)
+		}
+		s.sleep(time.Duration(f.Delay))
 	}
 	if c.r.UserAgent() == "" {
 		return &answer{status: http.StatusForbidden, contentType: "text/plain; charset=UTF-8", body: []byte("error code: 1010")}
@@ -189,28 +303,35 @@ func (s *server) pipeline(c *call, w http.ResponseWriter) *answer {
 // route finds the endpoint, behind the rate limit like everything else.
 func (s *server) route(r *http.Request) (func(*call) *answer, *apiError) {
 	path := r.URL.Path
-	id, isEmail := strings.CutPrefix(path, "/emails/")
-	method, endpoint := http.MethodPost, s.sendEmail
-	switch {
-	case path == "/emails":
-	case path == "/emails/batch":
-		endpoint = s.sendBatch
-	case isEmail && id != "" && !strings.Contains(id, "/"):
-		method, endpoint = http.MethodGet, s.getEmail
-	default:
+	if item, ok := strings.CutPrefix(path, "/emails/"); ok && item != "batch" && item != "" && !strings.Contains(item, "/") {
+		path = "/emails/{id}"
+	}
+	if item, ok := strings.CutPrefix(path, "/suppressions/"); ok && item != "" && !strings.Contains(item, "/") {
+		path = "/suppressions/{id}"
+	}
+	methods, ok := map[string]map[string]func(*call) *answer{
+		"/emails":            {http.MethodPost: s.sendEmail, http.MethodGet: s.listEmails},
+		"/emails/batch":      {http.MethodPost: s.sendBatch},
+		"/emails/{id}":       {http.MethodGet: s.getEmail},
+		"/suppressions":      {http.MethodPost: s.addSuppression, http.MethodGet: s.listSuppressions},
+		"/suppressions/{id}": {http.MethodGet: s.getSuppression, http.MethodDelete: s.removeSuppression},
+	}[path]
+	if !ok {
 		return nil, errNotFound
 	}
-	if r.Method != method {
+	endpoint, ok := methods[r.Method]
+	if !ok {
 		return nil, errMethodNotAllowed
 	}
 	return endpoint, nil
 }
 
 // arrive counts a request.
-func (s *server) arrive() {
+func (s *server) arrive(c *call) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.count.Requests++
+	c.number = s.count.Requests
 	s.count.MaxInAnySecond = max(s.count.MaxInAnySecond, s.arrived.add(time.Now()))
 }
 
@@ -248,7 +369,9 @@ func (s *server) limit(c *call) *apiError {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	limit, ok := s.config.Rate, false
-	if c.rateLimit, ok = s.limiter.take(time.Now(), limit); ok {
+	c.headers, ok = s.limiter.take(time.Now(), limit, s.config.Window)
+	s.sent.headers(s.now(), c.headers)
+	if ok {
 		return nil
 	}
 	s.count.Rejected429++
@@ -256,240 +379,72 @@ func (s *server) limit(c *call) *apiError {
 		strconv.Itoa(limit) + " requests per second. See rate limit response headers for more information."}
 }
 
-// sendEmail serves POST /emails.
-func (s *server) sendEmail(c *call) *answer {
-	if !json.Valid(c.body) {
-		return errNotJSON.answer()
-	}
-	if a := s.claim(c); a != nil {
-		return a
-	}
-	e, err := parseEmail(c.body)
-	if err != nil {
-		return err.answer()
-	}
-	e.ID = uuid.NewString()
-	return s.accept(c, []*email{e}, map[string]string{"id": e.ID})
-}
-
-// sendBatch serves POST /emails/batch. Strict, the default, refuses the whole
-// batch for one bad item; permissive accepts the good ones and names the bad.
-func (s *server) sendBatch(c *call) *answer {
-	if !json.Valid(c.body) {
-		return errNotJSON.answer()
-	}
-	if a := s.claim(c); a != nil {
-		return a
-	}
-	mode := c.r.Header.Get("x-batch-validation")
-	if mode != "" && mode != "strict" && mode != "permissive" {
-		return invalid("Invalid `x-batch-validation` header. It must be `strict` or `permissive`.").answer()
-	}
-	var items []json.RawMessage
-	if json.Unmarshal(c.body, &items) != nil {
-		return invalid("The request body must be an array of emails.").answer()
-	}
-	if len(items) == 0 || len(items) > maxBatch {
-		return invalid("A batch takes between 1 and %d emails.", maxBatch).answer()
-	}
-
-	type itemID struct {
-		ID string `json:"id"`
-	}
-	type itemError struct {
-		Index   int    `json:"index"`
-		Message string `json:"message"`
-	}
-	var emails []*email
-	body := struct {
-		Data   []itemID    `json:"data"`
-		Errors []itemError `json:"errors,omitempty"`
-	}{Data: []itemID{}}
-	for i, item := range items {
-		e, err := parseEmail(item)
-		if err == nil && len(e.Attachments) > 0 {
-			err = invalid("Invalid `attachments` field. A batch takes no attachments.")
-		}
-		if err != nil && mode != "permissive" {
-			return err.answer()
-		}
-		if err != nil {
-			body.Errors = append(body.Errors, itemError{i, err.Message})
-			continue
-		}
-		e.ID = uuid.NewString()
-		emails = append(emails, e)
-		body.Data = append(body.Data, itemID{e.ID})
-	}
-	return s.accept(c, emails, body)
-}
-
-// getEmail serves GET /emails/{id}.
-func (s *server) getEmail(c *call) *answer {
-	id := strings.TrimPrefix(c.r.URL.Path, "/emails/")
-	if _, err := uuid.Parse(id); err != nil {
-		return invalid("The `id` must be a valid UUID.").answer()
-	}
+// latency is the time a call's answer takes.
+func (s *server) latency(c *call) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.byID[id]
-	if e == nil {
-		return errEmailNotFound.answer()
-	}
-	return jsonAnswer(http.StatusOK, struct {
-		Object    string    `json:"object"`
-		ID        string    `json:"id"`
-		From      string    `json:"from"`
-		To        []string  `json:"to"`
-		Cc        []string  `json:"cc"`
-		Bcc       []string  `json:"bcc"`
-		ReplyTo   []string  `json:"reply_to"`
-		Subject   string    `json:"subject"`
-		HTML      string    `json:"html"`
-		Text      string    `json:"text"`
-		Tags      []tag     `json:"tags"`
-		CreatedAt time.Time `json:"created_at"`
-		LastEvent string    `json:"last_event"`
-	}{"email", e.ID, e.From, e.To, e.Cc, e.Bcc, e.ReplyTo, e.Subject, e.HTML, e.Text, e.Tags, e.AcceptedAt, "sent"})
+	return s.between(s.config.LatencyMS, "latency", c.number)
 }
 
-// claim reserves the request's idempotency key, if it has one. It returns an
-// answer if the key cannot be used or was used before, else nil.
-func (s *server) claim(c *call) *answer {
-	values, ok := c.r.Header["Idempotency-Key"]
-	if !ok {
-		return nil
+// sleep waits, unless the process is told to stop.
+func (s *server) sleep(d time.Duration) {
+	if d <= 0 {
+		return
 	}
-	if n := utf8.RuneCountInString(values[0]); n < 1 || n > maxKeyLen {
-		return errInvalidIdempotencyKey.answer()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.closing:
 	}
-	key := scopedKey{Scope: c.r.Method + " " + c.r.URL.Path, Key: values[0]}
-	claim, first, refusal := s.claimKey(key, c.body)
-	switch {
-	case refusal != nil:
-		return refusal.answer()
-	case first != nil:
-		return s.afterFault(first)
-	}
-	c.key, c.claim = &key, claim
-	return nil
-}
-
-// claimKey returns the caller's claim, or the reply to repeat, or a refusal.
-func (s *server) claimKey(key scopedKey, body []byte) (*remembered, *reply, *apiError) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	claim, refusal := s.keys.claim(key, payloadHash(body, s.config.Idempotency), s.now())
-	switch {
-	case refusal == errInvalidIdempotentRequest:
-		s.count.ConflictingKeys++
-	case refusal == errConcurrentIdempotentRequests:
-		s.count.ConcurrentRequests++
-	case claim.reply != nil:
-		s.count.Replayed++
-		return nil, claim.reply, nil
-	}
-	return claim, nil, refusal
-}
-
-// accept journals mails and then shows them. body is the answer's.
-func (s *server) accept(c *call, emails []*email, body any) *answer {
-	s.gate.RLock()
-	defer s.gate.RUnlock()
-	a := &acceptance{Reply: &reply{Body: mustJSON(body)}, Emails: emails}
-	if c.key != nil {
-		a.Key, a.Hash = c.key, c.claim.hash
-	}
-	s.mu.Lock()
-	a.At = s.now()
-	s.mu.Unlock()
-	for _, e := range emails {
-		e.AcceptedAt = a.At
-		if c.key != nil {
-			e.IdempotencyKey = c.key.Key
-		}
-		a.Reply.IDs = append(a.Reply.IDs, e.ID)
-	}
-	if err := s.journal.append(entry{Accept: a}); err != nil {
-		return errInternal.withMessage(err.Error()).answer()
-	}
-	c.accepted = a.Reply
-	s.mu.Lock()
-	s.record(a)
-	s.mu.Unlock()
-	return s.afterFault(a.Reply)
-}
-
-// record shows accepted mails; the caller holds mu or is alone.
-func (s *server) record(a *acceptance) {
-	for _, e := range a.Emails {
-		s.emails = append(s.emails, e)
-		s.byID[e.ID] = e
-		for _, address := range e.recipients() {
-			s.byAddress[address] = append(s.byAddress[address], e)
-		}
-	}
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
-
-// markAnswered notes that answers with these ids were written and returns the
-// ids that had none before; the caller holds mu or is alone.
-func (s *server) markAnswered(ids []string) []string {
-	var fresh []string
-	for _, id := range ids {
-		if e := s.byID[id]; e != nil && !e.Answered {
-			e.Answered = true
-			fresh = append(fresh, id)
-		}
-	}
-	return fresh
-}
-
-// afterFault returns the accepting answer, unless a fault takes its place.
-func (s *server) afterFault(a *reply) *answer {
-	matches := func(to string) bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return slices.ContainsFunc(s.byAddress[bareAddress(to)], func(e *email) bool { return slices.Contains(a.IDs, e.ID) })
-	}
-	if f := s.fault(afterAccept, matches, a.IDs); f != nil {
-		return f.answer()
-	}
-	return &answer{status: http.StatusOK, contentType: "application/json", body: a.Body, ids: a.IDs}
-}
-
-// pause is the time to wait before the next answer.
-func (s *server) pause() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	lo, hi := s.config.LatencyMS[0], s.config.LatencyMS[1]
-	return time.Duration((lo + rand.Float64()*(hi-lo)) * float64(time.Millisecond))
 }
 
 // write sends the answer and notes that it was sent. An answer counts as
 // written once the kernel took all of it for a client that had not hung up.
 func (s *server) write(w http.ResponseWriter, c *call, a *answer) {
+	rc := http.NewResponseController(w)
+	switch a.broken {
+	case faultEOF:
+		panic(http.ErrAbortHandler) // net/http's way to close the connection
+	case faultTimeout:
+		select {
+		case <-c.r.Context().Done():
+		case <-time.After(maxHang):
+		case <-s.closing:
+		}
+		panic(http.ErrAbortHandler)
+	case faultReset, faultDown:
+		if a.broken == faultDown && s.goDown != nil {
+			s.goDown(a.pause)
+		}
+		if conn, _, err := rc.Hijack(); err == nil {
+			if tcp, ok := conn.(interface{ SetLinger(seconds int) error }); ok {
+				_ = tcp.SetLinger(0) // so that closing resets
+			}
+			conn.Close()
+		}
+		return
+	}
 	s.gate.RLock()
 	defer s.gate.RUnlock()
-	if a.drop {
-		panic(http.ErrAbortHandler) // net/http's way to close the connection
-	}
-	rc := http.NewResponseController(w)
 	// A connection that is gone fails below. The deadline must not outlive
 	// this answer: the next request on the connection may wait for mail.
 	_ = rc.SetWriteDeadline(time.Now().Add(ioTimeout))
 	defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
 	h := w.Header()
-	for _, from := range []http.Header{c.rateLimit, a.header} {
-		for name, values := range from {
-			h[name] = values
-		}
+	if !a.bare {
+		maps.Copy(h, c.headers)
 	}
+	maps.Copy(h, a.header)
 	h.Set("Content-Type", a.contentType)
 	h.Set("Content-Length", strconv.Itoa(len(a.body)))
 	gone := c.r.Context().Err() != nil
 	w.WriteHeader(a.status)
+	if a.broken == faultTruncated {
+		_, _ = w.Write(a.body[:len(a.body)/2])
+		_ = rc.Flush()
+		panic(http.ErrAbortHandler)
+	}
 	if _, err := w.Write(a.body); err != nil || rc.Flush() != nil || gone {
 		return
 	}

@@ -25,15 +25,22 @@ const testKey = "re_test_server"
 type provider struct {
 	*server
 	url string
-	t   *testing.T
+	t   testing.TB
+}
+
+func testOptions() options {
+	o := options{APIKey: testKey, Config: defaults()}
+	o.Config.Rate, o.Config.LatencyMS = 0, [2]float64{}
+	return o
 }
 
 func start(t *testing.T) *provider {
 	t.Helper()
-	s, err := newServer(options{APIKey: testKey}, "")
+	s, err := newServer(testOptions(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(s.stop)
 	ts := httptest.NewServer(s.handler())
 	t.Cleanup(ts.Close)
 	return &provider{s, ts.URL, t}
@@ -84,6 +91,14 @@ func (p *provider) admin(path, body string) {
 	}
 }
 
+// faults sets the failures to come.
+func (p *provider) faults(list string) {
+	p.t.Helper()
+	if res := p.must("PUT", "/_admin/faults", list); res.StatusCode != http.StatusOK {
+		p.t.Fatalf("%s: %s %s", list, res.Status, res.body)
+	}
+}
+
 func (p *provider) ledger() ledger {
 	p.t.Helper()
 	return decode[ledger](p.t, p.must("GET", "/_admin/ledger", "").body)
@@ -95,7 +110,7 @@ func (p *provider) client() *resend.Client {
 	return c
 }
 
-func decode[T any](t *testing.T, s string) T {
+func decode[T any](t testing.TB, s string) T {
 	t.Helper()
 	var v T
 	if err := json.Unmarshal([]byte(s), &v); err != nil {
@@ -137,7 +152,7 @@ func TestPipelineAnswers(t *testing.T) {
 		{name: "unknown path", path: "/domains", status: 404, error: "not_found"},
 		{name: "path too deep", path: "/emails/a/b", status: 404, error: "not_found"},
 		{name: "root", path: "/", status: 404, error: "not_found"},
-		{name: "wrong method", method: "DELETE", status: 405, error: "method_not_allowed"},
+		{name: "wrong method", method: "PATCH", status: 405, error: "method_not_allowed"},
 		{name: "wrong method on batch", method: "GET", path: "/emails/batch", status: 405, error: "method_not_allowed"},
 		{name: "no uuid", method: "GET", path: "/emails/x", status: 422, error: "validation_error"},
 		{name: "unknown id", method: "GET", path: "/emails/49a3999c-0ce1-4ea6-ab68-afcd6dc2e794", status: 404, error: "not_found"},
@@ -271,7 +286,7 @@ func TestSendAndGet(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := c.Emails.GetWithContext(t.Context(), sent.Id)
-	if err != nil || got.Subject != "Hello <you> & me" || got.To[0] != "Ann <ann@b.dev>" || got.LastEvent != "sent" || got.CreatedAt == "" {
+	if err != nil || got.Subject != "Hello <you> & me" || got.To[0] != "Ann <ann@b.dev>" || got.LastEvent != "queued" || got.CreatedAt == "" {
 		t.Errorf("get = %+v, %v", got, err)
 	}
 	mails := decode[[]email](t, p.must("GET", "/_admin/mails?to=ANN@b.dev", "").body)
@@ -431,7 +446,8 @@ func TestAcceptedBeforeAnswered(t *testing.T) {
 	}
 	// Until the stand-in is through with the first request, its key is in
 	// flight; then the fault keeps the replay from telling.
-	p.admin("config", `{"latency_ms":[0,0],"fail":[{"when":"after","status":503}]}`)
+	p.admin("config", `{"latency_ms":[0,0]}`)
+	p.faults(`[{"when":"after","status":503}]`)
 	status := http.StatusConflict
 	for deadline := time.Now().Add(30 * time.Second); status == http.StatusConflict && time.Now().Before(deadline); {
 		status = p.must("POST", "/emails", good, "Idempotency-Key", "k").StatusCode
@@ -530,11 +546,11 @@ func TestFaults(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	key := []string{"Idempotency-Key", "k"}
-	p.admin("config", `{"fail":[
+	p.faults(`[
 		{"match":{"to":"ann@b.dev"},"times":2,"status":502,"body":"<html>bad gateway</html>","content_type":"text/html"},
 		{"match":{"to":"ann@b.dev"},"status":500,"when":"after"},
 		{"match":{"to":"ann@b.dev"},"drop":true,"when":"after"},
-		{"match":{"to":"bob@b.dev"},"status":429,"headers":{"retry-after":"7"}}]}`)
+		{"match":{"to":"bob@b.dev"},"status":429,"headers":{"retry-after":"7"}}]`)
 	for range 2 {
 		if res := p.must("POST", "/emails", good, key...); res.StatusCode != http.StatusBadGateway || res.body != "<html>bad gateway</html>" || res.Header.Get("Content-Type") != "text/html" {
 			t.Fatalf("before: %s %s", res.Status, res.body)
@@ -562,8 +578,8 @@ func TestFaults(t *testing.T) {
 	if res := p.must("POST", "/emails/batch", bob); res.StatusCode != http.StatusOK {
 		t.Errorf("batch, faults used up: %s %s", res.Status, res.body)
 	}
-	if cfg := decode[config](t, p.must("GET", "/_admin/config", "").body); len(cfg.Fail) != 0 {
-		t.Errorf("faults left: %+v", cfg.Fail)
+	if left := p.must("GET", "/_admin/faults", "").body; left != "[]\n" {
+		t.Errorf("faults left: %s", left)
 	}
 }
 
@@ -658,7 +674,7 @@ func TestWaitEnds(t *testing.T) {
 	wantMails(2)
 	p.admin("reset", "")
 	go wait()
-	close(p.closing)
+	p.stop()
 	wantMails(0)
 }
 
@@ -666,7 +682,8 @@ func TestReset(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	first := p.must("POST", "/emails", good, "Idempotency-Key", "k")
-	p.admin("config", `{"rate":1,"latency_ms":[1,2],"fail":[{"status":500}]}`)
+	p.admin("config", `{"rate":1,"latency_ms":[1,2]}`)
+	p.faults(`[{"status":500}]`)
 	p.admin("clock", `{"advance":"5h"}`)
 	p.admin("reset", "")
 	res := p.must("POST", "/emails", good, "Idempotency-Key", "k")
@@ -685,30 +702,54 @@ func TestReset(t *testing.T) {
 func TestAdminRefuses(t *testing.T) {
 	t.Parallel()
 	p := start(t)
-	p.admin("config", `{"fail":[{"status":500,"match":{"to":"nobody@b.dev"}}]}`)
-	for _, tt := range []struct{ path, body string }{
-		{"config", `{"fail":[{"status":501},{"status":99}]}`},
-		{"config", `{"rat":1}`},
-		{"config", `{"rate":-1}`},
-		{"config", `{"latency_ms":[5,1]}`},
-		{"config", `{"idempotency":"magic"}`},
-		{"config", `{"rate":1} {}`},
-		{"config", `{"fail":[null]}`},
-		{"config", `{"fail":[{"status":99}]}`},
-		{"config", `{"fail":[{"status":500,"drop":true}]}`},
-		{"config", `{"fail":[{"status":500,"when":"between"}]}`},
-		{"config", `{"fail":[{"status":500,"times":-1}]}`},
-		{"config", `{"fail":[{"status":500,"match":{"from":"x"}}]}`},
-		{"clock", `{"advance":"-1h"}`},
-		{"clock", `{"advance":"soon"}`},
-		{"config", `{`},
+	p.faults(`[{"status":500,"match":{"to":"nobody@b.dev"}}]`)
+	for _, tt := range []struct{ method, path, body string }{
+		{"PUT", "faults", `[{"status":501},{"status":99}]`},
+		{"PUT", "faults", `[null]`},
+		{"PUT", "faults", `[{"status":99}]`},
+		{"PUT", "faults", `[{}]`},
+		{"PUT", "faults", `[{"status":500,"drop":true}]`},
+		{"PUT", "faults", `[{"kind":"reset","drop":true}]`},
+		{"PUT", "faults", `[{"kind":"magic"}]`},
+		{"PUT", "faults", `[{"kind":"slow"}]`},
+		{"PUT", "faults", `[{"kind":"slow","delay":"-1s"}]`},
+		{"PUT", "faults", `[{"kind":"truncated","when":"before"}]`},
+		{"PUT", "faults", `[{"status":500,"when":"between"}]`},
+		{"PUT", "faults", `[{"status":500,"times":-1}]`},
+		{"PUT", "faults", `[{"status":500,"probability":1.5}]`},
+		{"PUT", "faults", `[{"status":500,"match":{"from":"x"}}]`},
+		{"POST", "config", `{"rat":1}`},
+		{"POST", "config", `{"rate":-1}`},
+		{"POST", "config", `{"window":"round"}`},
+		{"POST", "config", `{"daily_quota":-1}`},
+		{"POST", "config", `{"latency_ms":[5,1]}`},
+		{"POST", "config", `{"event_gap_ms":-1}`},
+		{"POST", "config", `{"idempotency":"magic"}`},
+		{"POST", "config", `{"rate":1} {}`},
+		{"POST", "config", `{"webhook":{"url":"http://x.dev"}}`},
+		{"POST", "config", `{"webhook":{"url":"ftp://x.dev","secrets":["whsec_aGk="]}}`},
+		{"POST", "config", `{"webhook":{"secrets":["aGk="]}}`},
+		{"POST", "config", `{"webhook":{"secrets":["whsec_!"]}}`},
+		{"POST", "config", `{"webhook":{"drop":2}}`},
+		{"POST", "config", `{"webhook":{"retry_scale":-1}}`},
+		{"POST", "config", `{"webhook":{"delay_ms":[2,1]}}`},
+		{"POST", "config", `{`},
+		{"PUT", "fates/ann@b.dev", `[{"type":"bounced"}]`},
+		{"PUT", "fates/ann@b.dev", `[{"type":"email.bounced","after":"-1s"}]`},
+		{"PUT", "fates/ann@b.dev", `[{"type":"email.bounced","after":"soon"}]`},
+		{"POST", "events", `{"type":"opened"}`},
+		{"POST", "clock", `{"advance":"-1h"}`},
+		{"POST", "clock", `{"advance":"soon"}`},
 	} {
-		before := p.must("GET", "/_admin/config", "").body
-		if res := p.must("POST", "/_admin/"+tt.path, tt.body); res.StatusCode != http.StatusBadRequest || !strings.Contains(res.body, `"error"`) {
+		state := func() string {
+			return p.must("GET", "/_admin/config", "").body + p.must("GET", "/_admin/faults", "").body + p.must("GET", "/_admin/fates", "").body
+		}
+		before := state()
+		if res := p.must(tt.method, "/_admin/"+tt.path, tt.body); res.StatusCode != http.StatusBadRequest || !strings.Contains(res.body, `"error"`) {
 			t.Errorf("%s %s: %s %s", tt.path, tt.body, res.Status, res.body)
 		}
-		if after := p.must("GET", "/_admin/config", "").body; after != before {
-			t.Errorf("%s changed the configuration to %s", tt.body, after)
+		if after := state(); after != before {
+			t.Errorf("%s changed the state to %s", tt.body, after)
 		}
 	}
 	for _, query := range []string{"count=x", "wait=x", "wait=6m"} {
@@ -723,10 +764,11 @@ func TestAdminRefuses(t *testing.T) {
 
 func TestAdminIsLocal(t *testing.T) {
 	t.Parallel()
-	s, err := newServer(options{APIKey: testKey}, "")
+	s, err := newServer(testOptions(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(s.stop)
 	for remote, want := range map[string]int{"192.0.2.7:1000": 403, "127.0.0.1:1000": 200, "[::1]:1000": 200} {
 		r := httptest.NewRequest(http.MethodGet, "/_admin/ledger", nil)
 		r.RemoteAddr = remote

@@ -39,13 +39,12 @@ func (l Lane) window() int {
 	return 8
 }
 
-// Take claims, for the rest of the transaction, up to maxBatch messages of the
-// lane that are due. It takes none while the way named pace is blocked or
-// enough dispatches are open.
-func (o *Outbox) Take(ctx context.Context, pace string, lane Lane) (messages []Message, err error) {
+// Take queues what claims, for the rest of the transaction, up to maxBatch
+// messages of the lane that are due. None are taken while the way named pace is
+// blocked or enough dispatches are open.
+func (o *Outbox) Take(batch *pgx.Batch, pace string, lane Lane, taken *[]Message) {
 	now := o.now()
-	err = postgres.Send(ctx, o.DB, func(batch *pgx.Batch) {
-		batch.Queue(`
+	batch.Queue(`
 			SELECT id, app_id, kind, subject_id, purpose, args, lane, email_key
 			FROM message
 			WHERE lane = $1 AND due_at <= $2
@@ -53,15 +52,24 @@ func (o *Outbox) Take(ctx context.Context, pace string, lane Lane) (messages []M
 					FROM dispatch WHERE lane = $1 AND state IN ('ready', 'sending'))
 				AND (SELECT blocked_until <= clock_timestamp() FROM pace WHERE id = $5)
 			ORDER BY due_at, id LIMIT $6 FOR UPDATE SKIP LOCKED`,
-			lane, now, lane.window(), maxOpen, pace, maxBatch, now.Add(-underWay)).Query(func(rows pgx.Rows) error {
-			messages, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Message])
-			return err
+		lane, now, lane.window(), maxOpen, pace, maxBatch, now.Add(-underWay)).Query(func(rows pgx.Rows) (err error) {
+		*taken, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Message])
+		return err
+	})
+}
+
+// Due tells whether something of the lane waits to be taken now, as far as can
+// be told without taking it.
+func (o *Outbox) Due(ctx context.Context, lane Lane) (due bool, err error) {
+	err = postgres.Send(ctx, o.DB, func(batch *pgx.Batch) {
+		batch.Queue(`SELECT EXISTS (SELECT FROM message WHERE lane = $1 AND due_at <= $2)`, lane, o.now()).QueryRow(func(row pgx.Row) error {
+			return row.Scan(&due)
 		})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("take messages of the lane %s: %w", lane, err)
+		return false, fmt.Errorf("look for mail of the lane %s: %w", lane, err)
 	}
-	return messages, nil
+	return due, nil
 }
 
 // Full tells whether Take left messages behind that it would have taken.

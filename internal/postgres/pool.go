@@ -42,6 +42,13 @@ func Open(ctx context.Context, url string, size int) (*pgxpool.Pool, error) {
 	config.ConnConfig.RuntimeParams["application_name"] = "usher"
 	config.ConnConfig.RuntimeParams["timezone"] = "UTC"
 	config.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = fmt.Sprint(idleInTransaction.Milliseconds())
+	// Statements run by plans made once for each connection, by index. Left alone,
+	// the planner takes an array it does not know for ten rows, finds one it
+	// knows cheaper and plans anew for every call, which takes longer than to run
+	// it; and a plan made on a young table reads all of it, also when it has grown.
+	config.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
+	config.ConnConfig.RuntimeParams["enable_seqscan"] = "off"
+	config.ConnConfig.RuntimeParams["jit"] = "off" // a plan that has to read all of a table looks dear enough to compile it
 	config.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
 		pgxuuid.Register(conn.TypeMap()) // else every id goes through its text, at ten times the cost
 		return nil

@@ -16,6 +16,7 @@ import (
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
+	"usher/internal/postgres"
 	"usher/internal/roster"
 	"usher/internal/roster/rostertest"
 )
@@ -70,6 +71,39 @@ func asJSON(t *testing.T, v any) string {
 	return string(text)
 }
 
+// The creation inserts its job by itself, in the form River gives it.
+func TestCreateWakesLikeRiver(t *testing.T) {
+	t.Parallel()
+	b, pool := rostertest.Database(t)
+	listener, err := pool.Acquire(t.Context())
+	done(t, err)
+	defer listener.Release()
+	_, err = listener.Exec(t.Context(), `LISTEN "public.river_insert"`)
+	done(t, err)
+	rung := func() string {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		n, err := listener.Conn().WaitForNotification(ctx)
+		done(t, err)
+		var payload any
+		done(t, json.Unmarshal([]byte(n.Payload), &payload))
+		return fmt.Sprint(payload)
+	}
+	const newest = `SELECT to_jsonb(j) - '{id,created_at,scheduled_at}'::text[] || jsonb_build_object('due', scheduled_at <= now(), 'fresh', created_at > now() - interval '1 minute')
+		FROM river_job j ORDER BY id DESC LIMIT 1`
+	b.Invite(t, "ann@example.org")
+	ours, ourBell := rostertest.Value[string](t, b, newest), rung()
+	done(t, postgres.InTx(t.Context(), pool, func(tx pgx.Tx) error {
+		_, err := b.Jobs.InsertTx(t.Context(), tx, roster.ComposeMail{Lane: roster.Interactive}, nil)
+		return err
+	}))
+	rivers, riversBell := rostertest.Value[string](t, b, newest), rung()
+	if ours != rivers || ourBell != riversBell {
+		t.Errorf("job:\n got %s, %s\nwant %s, %s", ours, ourBell, rivers, riversBell)
+	}
+}
+
 func TestCreateByCompanyAdmin(t *testing.T) {
 	t.Parallel()
 	b := rostertest.Begin(t)
@@ -105,14 +139,17 @@ func TestCreateWithoutMail(t *testing.T) {
 // cannot be stored does nothing.
 func TestCreateIsOneTransaction(t *testing.T) {
 	t.Parallel()
-	b := rostertest.Begin(t)
-	broken := withoutQueue(t, b)
-	_, err := broken.CreateInvitations(t.Context(), []roster.NewInvitation{b.Row("ann@example.org")})
+	b, pool := rostertest.Database(t)
+	_, err := pool.Exec(t.Context(), `ALTER TABLE river_job RENAME TO hidden`)
+	done(t, err)
+	_, err = b.CreateInvitations(t.Context(), []roster.NewInvitation{b.Row("ann@example.org")})
 	var refusal *roster.Error
 	if err == nil || errors.As(err, &refusal) {
 		t.Fatalf("got %v, want a fault", err)
 	}
-	for _, table := range []string{"invitation", "event"} {
+	_, err = pool.Exec(t.Context(), `ALTER TABLE hidden RENAME TO river_job`)
+	done(t, err)
+	for _, table := range []string{"invitation", "event", "message"} {
 		if n := rostertest.Value[int](t, b, `SELECT count(*) FROM `+table+` WHERE app_id = $1`, b.App.ID); n != 0 {
 			t.Errorf("%s: %d rows stayed", table, n)
 		}

@@ -124,7 +124,6 @@ func (b *createBatch) begin(batch *pgx.Batch) {
 			b.keys = append(b.keys, at)
 		}
 	}
-	batch.Queue(usePlans)
 	b.queueInsert(batch)
 }
 
@@ -139,7 +138,7 @@ func (b *createBatch) run(ctx context.Context, tx pgx.Tx, r *Roster) error {
 			return err
 		}
 		if len(b.todo) == 0 {
-			return b.record(ctx, tx, r)
+			return b.record(ctx, tx)
 		}
 		reads := &pgx.Batch{}
 		b.queueReads(reads)
@@ -201,14 +200,6 @@ func (row *NewInvitation) clean() (err error) {
 	row.Note, err = cleanNote(row.Note)
 	return err
 }
-
-// usePlans makes the transaction's statements run by plans made once, each row
-// of a batch looked up by index. Left alone, the planner takes an array it does
-// not know for ten rows, finds one it knows cheaper and plans anew for every
-// batch, which takes longer than to run it; and a plan made on a young table
-// reads all of it, also when it has grown.
-const usePlans = `
-	SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true)`
 
 // factsOfQ joins to rows q (app_id, workspace_id, inviter_id, email_key) what
 // decides about them, each looked up by index.
@@ -424,7 +415,7 @@ func (row NewInvitation) invitation(now time.Time) Invitation {
 var firstMail = Invitation{Version: 1, Sends: 1, MessageID: new(uuid.UUID)}.mail()
 
 // queueInsert stores the fresh rows' invitations with their events,
-// mails and remembered answers: one statement, since each costs a round trip while the
+// mails and remembered answers, and wakes the composer: one statement, since each costs a round trip while the
 // next batch waits. Its conditions are those of refuse, of membership and of
 // the key; the open invitation is the index's.
 func (b *createBatch) queueInsert(batch *pgx.Batch) {
@@ -498,13 +489,17 @@ func (b *createBatch) queueInsert(batch *pgx.Batch) {
 				CASE reason WHEN '' THEN 'queued' ELSE 'suppressed' END, reason,
 				CASE reason WHEN '' THEN $19::timestamptz END, $19, CASE reason WHEN '' THEN NULL ELSE $19::timestamptz END
 			FROM q JOIN inserted USING (id) WHERE mailed = 1
+			RETURNING lane, due_at
+		), woken AS (
+			`+wakeComposer+` FROM asked WHERE due_at IS NOT NULL LIMIT 1
+			`+wokenNotified+`
 		)
-		SELECT ARRAY(SELECT id FROM inserted), (SELECT count(*) FROM remembered)`,
+		SELECT ARRAY(SELECT id FROM inserted), (SELECT count(*) FROM remembered), (SELECT count(*) FROM woken)`,
 		ids, apps, workspaces, inviters, kinds, emails, emailKeys, names, locales,
 		notes, messages, expires,
 		events, data, routes, keys, hashes, answers, b.now, EventCreated,
 		MailInvitation, firstMail.Purpose, firstMail.Args.encode(), firstMail.Lane, states, reasons).QueryRow(func(row pgx.Row) error {
-		return row.Scan(&b.inserted, &b.keyedInserted)
+		return row.Scan(&b.inserted, &b.keyedInserted, nil)
 	})
 }
 
@@ -546,33 +541,20 @@ func (b *createBatch) sortOut() error {
 	return nil
 }
 
-// record remembers the answers that came without a new invitation, and has the
-// mails written.
-func (b *createBatch) record(ctx context.Context, tx pgx.Tx, r *Roster) error {
-	done, mailed := map[int]bool{}, false
+// record remembers the answers that came with a key and without a new
+// invitation, and notes which new ones are on hold.
+func (b *createBatch) record(ctx context.Context, tx pgx.Tx) error {
+	created := map[int]bool{}
 	for _, at := range b.created {
-		done[at] = true
+		created[at] = true
 		inv := b.out[at].Invitation
 		if inv.State == OnHold { // who invites sees it in the answer and needs no letter
 			if _, err := recordData(ctx, tx, inv, EventHeld, uuid.Nil, heldData(inv, inv.MailNote.Reason), b.now); err != nil {
 				return err
 			}
-			continue
 		}
-		mailed = mailed || inv.MessageID != nil
 	}
-	others := slices.DeleteFunc(slices.Clone(b.keys), func(at int) bool { return done[at] })
-	if err := b.recordKeys(ctx, tx, others); err != nil {
-		return err
-	}
-	if !mailed {
-		return nil
-	}
-	return r.enqueue(ctx, tx, ComposeMail{Interactive})
-}
-
-// recordKeys remembers the answers of rows that came with a key.
-func (b *createBatch) recordKeys(ctx context.Context, tx pgx.Tx, keyed []int) (err error) {
+	keyed := slices.DeleteFunc(slices.Clone(b.keys), func(at int) bool { return created[at] })
 	n := len(keyed)
 	if n == 0 {
 		return nil

@@ -88,8 +88,8 @@ func (r *Roster) invitationLetters(ctx context.Context, tx pgx.Tx, mails []Mail,
 // look before it is sent for the first time, after it was written and waited
 // for its turn.
 func (r *Roster) MailMoved(ctx context.Context, dispatch uuid.UUID) (moved bool, err error) {
-	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `
+	err = postgres.Send(ctx, r.DB, func(batch *pgx.Batch) {
+		batch.Queue(`
 			SELECT EXISTS (
 				SELECT FROM dispatch
 				CROSS JOIN LATERAL unnest(dispatch.message_ids) AS m (id)
@@ -97,7 +97,7 @@ func (r *Roster) MailMoved(ctx context.Context, dispatch uuid.UUID) (moved bool,
 				JOIN invitation ON invitation.id = message.subject_id
 				WHERE dispatch.id = $1 AND message.kind = $2
 					AND (invitation.state <> 'pending' OR invitation.message_id <> message.id OR invitation.expires_at <= $3))`,
-			dispatch, MailInvitation, r.now()).Scan(&moved)
+			dispatch, MailInvitation, r.now()).QueryRow(func(row pgx.Row) error { return row.Scan(&moved) })
 	})
 	if err != nil {
 		return false, fmt.Errorf("check dispatch %s: %w", dispatch, err)

@@ -64,8 +64,20 @@ func (ComposeMail) Kind() string { return "compose_mail" }
 // InsertOpts say where the job waits. It is not retried for long: the clock
 // starts one every minute.
 func (c ComposeMail) InsertOpts() river.InsertOpts {
-	return river.InsertOpts{Queue: c.Lane.Queue(), MaxAttempts: 3}
+	return river.InsertOpts{Queue: c.Lane.Queue(), MaxAttempts: 3} // as in wakeComposer
 }
+
+// wakeComposer is what River's InsertTx does with a ComposeMail, as a part of
+// another statement, from rows with a lane; wokenNotified follows it and wakes
+// the workers at the commit. It is for the one place where a round trip shows,
+// the creation of a single invitation; a test holds it to River's own row.
+const (
+	wakeComposer = `
+		INSERT INTO river_job (kind, args, queue, max_attempts, state)
+		SELECT 'compose_mail', jsonb_build_object('lane', lane), 'mail_' || lane, 3, 'available'`
+	wokenNotified = `
+		RETURNING pg_notify(current_schema() || '.river_insert', json_build_object('queue', queue)::text)`
+)
 
 // mail is the invitation's newest mail, which is inv.MessageID.
 func (inv Invitation) mail() Mail {

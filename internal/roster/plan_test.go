@@ -308,9 +308,6 @@ func first(args []any) any {
 // own affair.
 func explainable(sql string) bool {
 	sql = strings.TrimSpace(sql)
-	if strings.Contains(sql, "river_") {
-		return false
-	}
 	for _, verb := range []string{"SELECT", "INSERT", "UPDATE", "DELETE", "WITH"} {
 		if strings.HasPrefix(sql, verb) {
 			return true
