@@ -370,7 +370,6 @@ func (s *server) limit(c *call) *apiError {
 	defer s.mu.Unlock()
 	limit, ok := s.config.Rate, false
 	c.headers, ok = s.limiter.take(time.Now(), limit, s.config.Window)
-	s.sent.headers(s.now(), c.headers)
 	if ok {
 		return nil
 	}
@@ -432,8 +431,11 @@ func (s *server) write(w http.ResponseWriter, c *call, a *answer) {
 	_ = rc.SetWriteDeadline(time.Now().Add(ioTimeout))
 	defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
 	h := w.Header()
-	if !a.bare {
+	if !a.bare && c.headers != nil { // it came past authentication
 		maps.Copy(h, c.headers)
+		s.mu.Lock()
+		s.sent.headers(s.now(), h)
+		s.mu.Unlock()
 	}
 	maps.Copy(h, a.header)
 	h.Set("Content-Type", a.contentType)
