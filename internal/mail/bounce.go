@@ -184,7 +184,7 @@ func (s Said) words() string {
 	if len(s.Bounce.Diagnostic) > 0 && s.Bounce.Diagnostic[0] != "" {
 		return s.Bounce.Diagnostic[0]
 	}
-	return cmp.Or(s.Bounce.Message, s.Failed.Reason, s.Suppressed.Reason, s.Suppressed.Message)
+	return cmp.Or(s.Bounce.Message, s.Failed.Reason, s.Suppressed.Message, s.Suppressed.Reason)
 }
 
 // fact is an event with its verdict.
