@@ -88,12 +88,16 @@ func (w *Worker) composeDispatch(ctx context.Context, lane roster.Lane) (more bo
 			case l.Block != "":
 				reason := roster.ReasonOf(l.Block)
 				drops = append(drops, mail.Drop{ID: m.ID, State: mail.Suppressed, Reason: reason})
-				if m.Kind != roster.MailInvitation {
+				if m.Kind == roster.MailNews {
 					continue
 				}
 				if _, err := w.Roster.In(tx).HoldInvitation(ctx, mailOf(m), reason); err != nil {
 					return err
 				}
+				continue
+			}
+			if l.Stop != nil {
+				drops = append(drops, mail.Drop{ID: m.ID, State: mail.Held, Reason: l.Stop.Reason, Due: l.Stop.Until})
 				continue
 			}
 			draft, err := w.write(m, l)

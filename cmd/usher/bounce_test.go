@@ -63,11 +63,6 @@ func TestBounces(t *testing.T) {
 		if row.to == "hard@fake.test" {
 			hard = inv
 		}
-		t.Cleanup(func() {
-			if t.Failed() {
-				t.Logf("%s: %+v", row.to, read(inv))
-			}
-		})
 		eventually(t, "mail to "+row.to+" is "+row.delivery, func() (bool, error) {
 			d := read(inv)
 			return d.Delivery == row.delivery && d.State == row.state && d.Detail.Code == row.code && (d.Detail.RetryAt != nil) == row.again, nil

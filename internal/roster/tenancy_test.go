@@ -137,6 +137,7 @@ var tenancy = map[string]struct {
 	"MailAgain":         {}, // a message's, whose id is all there is
 	"AddressToLift":     {}, // a job's, inserted by ResendToBlocked
 	"AddressLifted":     {}, // a job's, inserted by ResendToBlocked
+	"HoldAppMail":       {}, // the app of a message of ours
 	"MailMoved":         {}, // a dispatch's, which carries mail of several apps
 	"In":                {}, // no operation
 }
