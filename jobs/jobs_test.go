@@ -4,12 +4,14 @@ import (
 	"context"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivertest"
@@ -24,11 +26,11 @@ import (
 
 func TestMain(m *testing.M) { postgrestest.Main(m) }
 
-// world is an app with an inviter and a workspace, in a transaction that is
-// undone in the end, and a worker whose clock the test moves.
+// world is an app with an inviter and a workspace, and a worker whose clock the
+// test moves. Its mail leaves by a way of its own.
 type world struct {
 	t      *testing.T
-	tx     pgx.Tx
+	tx     pgx.Tx // for looking, and where there is no pool for everything
 	worker *Worker
 	now    time.Time
 
@@ -37,15 +39,25 @@ type world struct {
 	workspace roster.Workspace
 }
 
-// newWorld makes a world whose mail goes to sender; nil means the mailbox.
+// newWorld makes a world in a transaction that is undone in the end. Its mail
+// goes to sender; nil means the mailbox.
 func newWorld(t *testing.T, sender mail.Sender) *world {
 	t.Helper()
-	tx, err := postgrestest.Database(t).Begin(t.Context())
+	tx := postgrestest.Begin(t)
+	return newWorldOn(t, tx, tx, sender)
+}
+
+// newWorldOnPool makes a world in a database of its own, for what only several
+// connections show.
+func newWorldOnPool(t *testing.T, sender mail.Sender) (*world, *pgxpool.Pool) {
+	t.Helper()
+	pool := postgrestest.Database(t)
+	tx, err := pool.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { tx.Rollback(context.WithoutCancel(t.Context())) })
-	return newWorldOn(t, tx, tx, sender)
+	return newWorldOn(t, pool, tx, sender), pool
 }
 
 func newWorldOn(t *testing.T, db postgres.DB, tx pgx.Tx, sender mail.Sender) *world {
@@ -64,13 +76,21 @@ func newWorldOn(t *testing.T, db postgres.DB, tx pgx.Tx, sender mail.Sender) *wo
 	if sender == nil {
 		sender = &mail.Mailbox{DB: db, Now: clock}
 	}
+	way := uuid.NewString()
+	if err := postgres.InTx(ctx, db, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `INSERT INTO pace (id, rate) VALUES ($1, 100000)`, way)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
 	w.worker = &Worker{
 		DB:     db,
 		Roster: &roster.Roster{DB: db, Jobs: queue, Now: clock},
 		Outbox: &mail.Outbox{DB: db, Now: clock},
-		Sender: sender, Keys: keys,
+		Sender: by{sender, way}, Keys: keys,
 		URL:  &url.URL{Scheme: "https", Host: "usher.dev"},
 		From: "Usher <usher@usher.dev>",
+		Log:  quiet(),
 	}
 	r := w.worker.Roster
 	if w.app, err = r.CreateApp(ctx, roster.NewApp{Name: "Kindred Care", TimeZone: "Europe/Madrid"}); err != nil {
@@ -90,6 +110,26 @@ func newWorldOn(t *testing.T, db postgres.DB, tx pgx.Tx, sender mail.Sender) *wo
 	}
 	return w
 }
+
+// by is a Sender by a way of its own: tests that share a database do not wait
+// for each other's limiter.
+type by struct {
+	mail.Sender
+	way string
+}
+
+func (b by) Name() string { return b.way }
+
+// senderFunc stands for the provider where a test acts during the call.
+type senderFunc func(ctx context.Context, d mail.Dispatch) (mail.Receipt, error)
+
+func (f senderFunc) Send(ctx context.Context, d mail.Dispatch) (mail.Receipt, error) {
+	return f(ctx, d)
+}
+func (f senderFunc) Name() string { return "a test" }
+
+// sendsBy has the world's mail go to sender by the same way as before.
+func (w *world) sendsBy(sender mail.Sender) { w.worker.Sender = by{sender, w.worker.Sender.Name()} }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
@@ -112,17 +152,31 @@ func value[T any](w *world, sql string, args ...any) (v T) {
 // invite creates an invitation to a new person of that address.
 func (w *world) invite(email string) roster.Invitation {
 	w.t.Helper()
-	out, err := w.worker.Roster.CreateInvitations(w.t.Context(), []roster.NewInvitation{{
-		AppID: w.app.ID, ActorID: w.inviter.ID, WorkspaceID: w.workspace.ID, Kind: roster.KindNewUser,
-		Email: email, FullName: "Ann Okafor", Note: "See you on Monday!", Notify: true,
-	}})
+	return w.inviteAll(email)[0]
+}
+
+// inviteAll creates invitations to new persons in one call.
+func (w *world) inviteAll(emails ...string) []roster.Invitation {
+	w.t.Helper()
+	rows := make([]roster.NewInvitation, len(emails))
+	for i, email := range emails {
+		rows[i] = roster.NewInvitation{
+			AppID: w.app.ID, ActorID: w.inviter.ID, WorkspaceID: w.workspace.ID, Kind: roster.KindNewUser,
+			Email: email, FullName: "Ann Okafor", Note: "See you on Monday!", Notify: true,
+		}
+	}
+	out, err := w.worker.Roster.CreateInvitations(w.t.Context(), rows)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if out[0].Err != nil {
-		w.t.Fatal(out[0].Err)
+	invitations := make([]roster.Invitation, len(out))
+	for i, o := range out {
+		if o.Err != nil {
+			w.t.Fatal(o.Err)
+		}
+		invitations[i] = o.Invitation
 	}
-	return out[0].Invitation
+	return invitations
 }
 
 // accept takes the invitation as a new person.
@@ -156,10 +210,10 @@ func (w *world) row(id int64) *rivertype.JobRow {
 func (w *world) work(job *rivertype.JobRow) (*rivertype.JobRow, error) {
 	w.t.Helper()
 	switch job.Kind {
-	case roster.SendInvitation{}.Kind():
-		return attempt(w, job, &sendInvitation{Worker: w.worker})
-	case roster.TellInviter{}.Kind():
-		return attempt(w, job, &tellInviter{Worker: w.worker})
+	case roster.ComposeMail{}.Kind():
+		return attempt(w, job, &composeMail{Worker: w.worker})
+	case mail.SendDispatch{}.Kind():
+		return attempt(w, job, &sendDispatch{Worker: w.worker})
 	}
 	return attempt(w, job, &expireInvitations{Worker: w.worker})
 }
@@ -189,19 +243,91 @@ func (w *world) workWell(job *rivertype.JobRow) *rivertype.JobRow {
 	return row
 }
 
-func (w *world) delivery(inv roster.Invitation) roster.Delivery {
+// compose works the newest composer and gives the dispatch job that came of it.
+func (w *world) compose() *rivertype.JobRow {
 	w.t.Helper()
-	return value[roster.Delivery](w, `SELECT delivery FROM invitation WHERE id = $1`, inv.ID)
+	w.workWell(w.job("compose_mail"))
+	return w.job("send_dispatch")
 }
 
-// message is the one message there is.
-func (w *world) message() (m mail.Message) {
+// message is what became of the newest mail about a subject.
+type message struct {
+	ID         uuid.UUID
+	State      mail.State
+	Reason     string
+	DueAt      *time.Time
+	DispatchID *uuid.UUID
+	ProviderID string
+	Sender     string
+	Recipient  string
+	Subject    string
+}
+
+func (w *world) message(subject uuid.UUID) message {
 	w.t.Helper()
-	if err := w.tx.QueryRow(w.t.Context(), `SELECT id, state, provider_id, error, attempts, recipient, sender, subject, text, settled_at FROM message`).
-		Scan(&m.ID, &m.State, &m.ProviderID, &m.Error, &m.Attempts, &m.Recipient, &m.Sender, &m.Subject, &m.Text, &m.SettledAt); err != nil {
+	rows, err := w.tx.Query(w.t.Context(), `
+		SELECT id, state, reason, due_at, dispatch_id, provider_id, sender, recipient, subject
+		FROM message WHERE subject_id = $1 ORDER BY id DESC LIMIT 1`, subject)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	m, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[message])
+	if err != nil {
 		w.t.Fatal(err)
 	}
 	return m
+}
+
+// wantMails compares the states of invitations' newest mails.
+func (w *world) wantMails(invitations []roster.Invitation, want ...mail.State) {
+	w.t.Helper()
+	for i, inv := range invitations {
+		if m := w.message(inv.ID); m.State != want[i] {
+			w.t.Errorf("the mail to %s is %s (%s), want %s", inv.Email, m.State, m.Reason, want[i])
+		}
+	}
+}
+
+// dispatches are the states of all dispatches with attempts and unknown ones,
+// the oldest first: "sending 2 1".
+func (w *world) dispatches() []string {
+	w.t.Helper()
+	rows, err := w.tx.Query(w.t.Context(), `SELECT state || ' ' || attempts || ' ' || unknown FROM dispatch ORDER BY id`)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return all
+}
+
+func (w *world) wantDispatches(want ...string) {
+	w.t.Helper()
+	if have := w.dispatches(); !slices.Equal(have, want) {
+		w.t.Errorf("dispatches are %q, want %q", have, want)
+	}
+}
+
+// pace is whether the way out is open, or why and for how many seconds it is
+// not.
+func (w *world) pace() (reason string, seconds float64) {
+	w.t.Helper()
+	if err := w.tx.QueryRow(w.t.Context(), `
+		SELECT blocked_reason, GREATEST(0, extract(epoch FROM blocked_until - clock_timestamp())::float8) FROM pace WHERE id = $1`,
+		w.worker.Sender.Name()).Scan(&reason, &seconds); err != nil {
+		w.t.Fatal(err)
+	}
+	return reason, seconds
+}
+
+// later moves the clock, and what the limiter waits for, on by d.
+func (w *world) later(d time.Duration) {
+	w.t.Helper()
+	w.now = w.now.Add(d)
+	w.exec(`UPDATE pace SET tat = tat - $2::interval, blocked_until = blocked_until - $2::interval
+		WHERE id = $1 AND blocked_until > 'epoch'`, w.worker.Sender.Name(), d)
 }
 
 func (w *world) mails() int {
@@ -213,7 +339,7 @@ func (w *world) mails() int {
 func provider(t *testing.T) (*mailtest.Provider, mail.Sender) {
 	t.Helper()
 	p := mailtest.Start(t)
-	sender, err := mail.NewResend(p.APIKey, p.URL)
+	sender, err := mail.NewResend(p.APIKey, p.URL, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +348,7 @@ func provider(t *testing.T) (*mailtest.Provider, mail.Sender) {
 
 func fail(t *testing.T, p *mailtest.Provider, faults ...mailtest.Fault) {
 	t.Helper()
-	if err := p.Config(t.Context(), mailtest.Config{Fail: faults}); err != nil {
+	if err := p.Fail(t.Context(), faults...); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -238,7 +364,11 @@ func ledger(t *testing.T, p *mailtest.Provider) mailtest.Ledger {
 
 func TestEveryKindHasAQueue(t *testing.T) {
 	t.Parallel()
-	for _, args := range []river.JobArgsWithInsertOpts{roster.SendInvitation{}, roster.TellInviter{}, roster.ExpireInvitations{}} {
+	for _, args := range []river.JobArgsWithInsertOpts{
+		roster.ComposeMail{Lane: roster.Interactive}, roster.ComposeMail{Lane: roster.Bulk},
+		mail.SendDispatch{Lane: mail.Lane(roster.Interactive)}, mail.SendDispatch{Lane: mail.Lane(roster.Bulk)},
+		roster.ExpireInvitations{},
+	} {
 		if _, ok := queues()[args.InsertOpts().Queue]; !ok {
 			t.Errorf("nobody works the queue %q of %T", args.InsertOpts().Queue, args)
 		}
@@ -310,70 +440,58 @@ func TestScheduleIsSound(t *testing.T) {
 	}
 }
 
+// run starts the client as the worker process does, until the test ends.
+func (w *world) run(pool *pgxpool.Pool) *river.Client[pgx.Tx] {
+	w.t.Helper()
+	client, err := NewClient(pool, w.worker, quiet())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.worker.Roster.Jobs = client
+	if err := client.Start(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() {
+		if err := client.Stop(context.WithoutCancel(w.t.Context())); err != nil {
+			w.t.Errorf("stop workers: %v", err)
+		}
+	})
+	return client
+}
+
+// eventually waits until a query answers true.
+func (w *world) eventually(what, sql string, args ...any) {
+	w.t.Helper()
+	for end := time.Now().Add(30 * time.Second); !value[bool](w, sql, args...); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			w.t.Fatalf("%s: not within 30 s", what)
+		}
+	}
+}
+
 // TestClientWorksEveryKind runs the client as the worker process does: from an
 // invitation to the mail, its end, and the word to the inviter.
 func TestClientWorksEveryKind(t *testing.T) {
 	t.Parallel()
-	ctx := t.Context()
-	pool := postgrestest.Database(t)
-	tx, err := pool.Begin(ctx) // for looking only
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { tx.Rollback(context.WithoutCancel(ctx)) })
-	w := newWorldOn(t, pool, tx, nil)
-	client, err := NewClient(pool, w.worker, quiet())
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.worker.Roster.Jobs = client
-	w.invite("ann@client.dev")
+	w, pool := newWorldOnPool(t, nil)
+	w.inviteAll("ann@client.dev", "cem@client.dev")
 	gone := w.invite("bea@client.dev")
-	if _, err := pool.Exec(ctx, `UPDATE invitation SET expires_at = $2 WHERE id = $1`, gone.ID, w.now); err != nil {
+	if _, err := pool.Exec(t.Context(), `UPDATE invitation SET expires_at = $2 WHERE id = $1`, gone.ID, w.now); err != nil {
 		t.Fatal(err)
 	}
-
-	done, stop := client.Subscribe(river.EventKindJobCompleted)
-	defer stop()
-	if err := client.Start(ctx); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := client.Stop(context.WithoutCancel(ctx)); err != nil {
-			t.Errorf("stop workers: %v", err)
-		}
-	})
-	want := map[string]int{"send_invitation": 2, "expire_invitations": 1, "tell_inviter": 1}
-	patience := time.After(30 * time.Second)
-	for len(want) > 0 {
-		select {
-		case event := <-done:
-			if want[event.Job.Kind]--; want[event.Job.Kind] <= 0 {
-				delete(want, event.Job.Kind)
-			}
-		case <-patience:
-			t.Fatalf("these jobs were not worked: %v", want)
+	w.run(pool)
+	w.eventually("everybody has the mail", `SELECT count(*) = 3 FROM dev_mail`)
+	for to, want := range map[string]int{"ann@client.dev": 1, "cem@client.dev": 1, "marie@kindred.dev": 1, "bea@client.dev": 0} {
+		if n := value[int](w, `SELECT count(*) FROM dev_mail WHERE recipient = $1`, to); n != want {
+			t.Errorf("%d mails to %s, want %d", n, to, want)
 		}
 	}
-	if n := value[int](w, `SELECT count(*) FROM dev_mail WHERE recipient = 'ann@client.dev'`); n != 1 {
-		t.Errorf("%d mails to Ann, want 1", n)
-	}
-	if n := value[int](w, `SELECT count(*) FROM dev_mail WHERE recipient = 'bea@client.dev'`); n != 0 {
-		t.Errorf("%d mails to Bea, whose invitation is over, want none", n)
-	}
-	if n := value[int](w, `SELECT count(*) FROM dev_mail WHERE recipient = 'marie@kindred.dev'`); n != 1 {
-		t.Errorf("%d mails to the inviter, want 1", n)
-	}
+	w.eventually("every kind of job was completed", `
+		SELECT count(DISTINCT (kind, queue)) = 5 AND bool_and(state = 'completed') FROM river_job`)
 	if state := value[string](w, `SELECT state FROM invitation WHERE id = $1`, gone.ID); state != "expired" {
 		t.Errorf("the invitation that is over is %s", state)
 	}
-}
-
-// uuids is a list of new ids.
-func uuids(n int) []uuid.UUID {
-	ids := make([]uuid.UUID, n)
-	for i := range ids {
-		ids[i] = uuid.Must(uuid.NewV7())
+	if m := w.message(gone.ID); m.State != mail.Cancelled {
+		t.Errorf("its mail is %s", m.State)
 	}
-	return ids
 }

@@ -321,6 +321,19 @@ func TestHoldFailedKeys(t *testing.T) {
 	}
 }
 
+// How far a key reaches is a switch.
+func TestKeyScope(t *testing.T) {
+	t.Parallel()
+	for scope, want := range map[string]int{"endpoint": 200, "team": 409} {
+		p := start(t)
+		p.admin("config", fmt.Sprintf(`{"key_scope":%q}`, scope))
+		p.send(good, "Idempotency-Key", "k")
+		if res := p.must("POST", "/emails/batch", "["+good+"]", "Idempotency-Key", "k"); res.StatusCode != want {
+			t.Errorf("%s: %s", scope, res.Status)
+		}
+	}
+}
+
 // Latencies lie in their range and are the same for the same seed.
 func TestLatency(t *testing.T) {
 	t.Parallel()

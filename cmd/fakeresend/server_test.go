@@ -729,6 +729,7 @@ func TestAdminRefuses(t *testing.T) {
 		{"POST", "config", `{"latency_ms":[5,1]}`},
 		{"POST", "config", `{"event_gap_ms":-1}`},
 		{"POST", "config", `{"idempotency":"magic"}`},
+		{"POST", "config", `{"key_scope":"world"}`},
 		{"POST", "config", `{"rate":1} {}`},
 		{"POST", "config", `{"webhook":{"url":"http://x.dev"}}`},
 		{"POST", "config", `{"webhook":{"url":"ftp://x.dev","secrets":["whsec_aGk="]}}`},

@@ -1,6 +1,7 @@
 package mail
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"testing"
@@ -13,28 +14,33 @@ func TestMailbox(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	now := noon
-	box := &Mailbox{DB: inTx(t), Now: func() time.Time { return now }}
+	box := &Mailbox{DB: newDesk(t).db, Now: func() time.Time { return now }}
 	if letters, err := box.Letters(ctx, ""); err != nil || len(letters) != 0 {
 		t.Fatalf("an empty mailbox has %d letters (%v)", len(letters), err)
 	}
-	send := func(to string) Message {
+	send := func(to ...string) Dispatch {
 		t.Helper()
-		m := testMessage()
-		m.Recipient = to
-		id, err := box.Send(ctx, m)
-		if err != nil || id != m.ID.String() {
-			t.Fatalf("sent as %q: %v", id, err)
+		d := testDispatch(t, to...)
+		receipt, err := box.Send(ctx, d)
+		if err != nil || len(receipt.Items) != len(to) {
+			t.Fatalf("sent as %+v: %v", receipt, err)
 		}
-		return m
+		for i, item := range receipt.Items {
+			if item.ProviderID != d.MessageIDs[i].String() || item.Refusal != "" {
+				t.Errorf("mail %d is sent as %+v", i, item)
+			}
+		}
+		return d
 	}
-	first := send("Ann@Client.dev")
+	one := send("Ann@Client.dev")
 	now = now.Add(time.Hour)
-	changed := first
-	changed.Subject = "changed"
+	changed := one
+	changed.Body = bytes.ReplaceAll(one.Body, []byte("Marie"), []byte("Maria"))
 	if _, err := box.Send(ctx, changed); err != nil {
 		t.Fatal(err)
 	}
-	second, other := send("ann@client.dev"), send("bea@client.dev")
+	two := send("ann@client.dev", "bea@client.dev")
+	first, second, other := one.MessageIDs[0], two.MessageIDs[0], two.MessageIDs[1]
 
 	recipients := func(to string) (ids []uuid.UUID) {
 		t.Helper()
@@ -48,9 +54,9 @@ func TestMailbox(t *testing.T) {
 		return ids
 	}
 	for to, want := range map[string][]uuid.UUID{
-		"":                 {other.ID, second.ID, first.ID},
-		"ann@client.dev":   {second.ID, first.ID},
-		"ANN@CLIENT.DEV":   {second.ID, first.ID},
+		"":                 {other, second, first},
+		"ann@client.dev":   {second, first},
+		"ANN@CLIENT.DEV":   {second, first},
 		"ann@client":       nil,
 		"%@client.dev":     nil,
 		"nobody@client.de": nil,
@@ -59,29 +65,36 @@ func TestMailbox(t *testing.T) {
 			t.Errorf("letters to %q are %v, want %v", to, have, want)
 		}
 	}
-	l, ok, err := box.Letter(ctx, first.ID)
-	if err != nil || !ok || l.Subject != first.Subject || l.To != first.Recipient || l.From != first.Sender ||
-		l.Text != first.Text || l.HTML != first.HTML || !l.CreatedAt.Equal(noon) {
+	want := drafts([]uuid.UUID{first})[0]
+	l, ok, err := box.Letter(ctx, first)
+	if err != nil || !ok || l.Subject != want.Subject || l.To != "Ann@Client.dev" || l.From != want.Sender ||
+		l.Text != want.Text || l.HTML != want.HTML || !l.CreatedAt.Equal(noon) {
 		t.Errorf("the first letter is %+v, %v, %v", l, ok, err)
 	}
 	if _, ok, err := box.Letter(ctx, uuid.New()); ok || err != nil {
 		t.Errorf("a letter that is not there: %v, %v", ok, err)
 	}
+
+	short := testDispatch(t, "ann@client.dev", "bea@client.dev")
+	short.MessageIDs = short.MessageIDs[:1]
+	if receipt, err := box.Send(ctx, short); err == nil || AsSendError(err) != nil {
+		t.Errorf("two mails of one message are sent as %+v, %v", receipt, err)
+	}
 }
 
 func TestMailboxShowsTheNewest(t *testing.T) {
 	t.Parallel()
-	box := &Mailbox{DB: inTx(t), Now: time.Now}
-	for i := range mailboxPage + 5 {
-		m := testMessage()
-		m.Subject = fmt.Sprint(i)
-		if _, err := box.Send(t.Context(), m); err != nil {
-			t.Fatal(err)
-		}
+	box := &Mailbox{DB: newDesk(t).db, Now: time.Now}
+	to := make([]string, mailboxPage+5)
+	for i := range to {
+		to[i] = fmt.Sprintf("ann.%d@client.dev", i)
+	}
+	if _, err := box.Send(t.Context(), testDispatch(t, to...)); err != nil {
+		t.Fatal(err)
 	}
 	letters, err := box.Letters(t.Context(), "")
-	if err != nil || len(letters) != mailboxPage || letters[0].Subject != fmt.Sprint(mailboxPage+4) {
-		t.Errorf("%d letters, the first is %q (%v)", len(letters), letters[0].Subject, err)
+	if err != nil || len(letters) != mailboxPage || letters[0].To != to[len(to)-1] {
+		t.Errorf("%d letters, the first is %q (%v)", len(letters), letters[0].To, err)
 	}
 }
 

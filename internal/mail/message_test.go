@@ -2,12 +2,14 @@ package mail
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"usher/internal/postgres"
 	"usher/internal/postgres/postgrestest"
@@ -15,181 +17,205 @@ import (
 
 func TestMain(m *testing.M) { postgrestest.Main(m) }
 
-// inTx is a transaction on a database with our schema, undone in the end.
-func inTx(t *testing.T) pgx.Tx {
-	t.Helper()
-	tx, err := postgrestest.Database(t).Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { tx.Rollback(context.WithoutCancel(t.Context())) })
-	return tx
-}
-
-// testApp stores an app for messages to belong to.
-func testApp(t *testing.T, db postgres.DB) uuid.UUID {
-	t.Helper()
-	id := uuid.Must(uuid.NewV7())
-	err := postgres.InTx(t.Context(), db, func(tx pgx.Tx) error {
-		_, err := tx.Exec(t.Context(), `INSERT INTO app (id, name, created_at) VALUES ($1, 'Kindred', now())`, id)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return id
-}
-
-func testDraft(app uuid.UUID) Draft {
-	return Draft{
-		AppID: app, DedupeKey: "invitation:x:v1:send:1", SubjectID: uuid.Must(uuid.NewV7()),
-		Sender: "Kindred <hello@kindred.dev>", Recipient: "ann@client.dev",
-		Content: Content{Subject: "Marie invites you", Text: "Hello", HTML: "<p>Hello</p>"},
-	}
-}
-
 var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
-// testOutbox is an Outbox whose clock stands until the test moves it.
-func testOutbox(db postgres.DB) (o *Outbox, now *time.Time) {
-	at := noon
-	return &Outbox{DB: db, Now: func() time.Time { return at }}, &at
+// desk is an Outbox whose clock stands until the test moves it, and an app
+// whose messages it keeps.
+type desk struct {
+	*Outbox
+	t   *testing.T
+	db  database
+	now time.Time
+	app uuid.UUID
+	way string // the row of the limiter
 }
 
-func freeze(t *testing.T, o *Outbox, d Draft) Message {
+// database is a pool or a transaction.
+type database interface {
+	Begin(ctx context.Context) (pgx.Tx, error)
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// newDesk is a desk in a transaction that is undone in the end.
+func newDesk(t *testing.T) *desk {
 	t.Helper()
-	m, err := o.Freeze(t.Context(), d)
+	return newDeskOn(t, postgrestest.Begin(t))
+}
+
+func newDeskOn(t *testing.T, db database) *desk {
+	t.Helper()
+	d := &desk{t: t, db: db, now: noon, app: uuid.Must(uuid.NewV7())}
+	d.way = d.app.String()
+	d.Outbox = &Outbox{DB: db, Now: func() time.Time { return d.now }}
+	d.exec(`INSERT INTO pace (id, rate) VALUES ($1, 2)`, d.way)
+	d.exec(`INSERT INTO app (id, name, created_at) VALUES ($1, 'Kindred', now())`, d.app)
+	return d
+}
+
+func (d *desk) exec(sql string, args ...any) {
+	d.t.Helper()
+	if _, err := d.db.Exec(d.t.Context(), sql, args...); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// value reads one value.
+func value[T any](d *desk, sql string, args ...any) (v T) {
+	d.t.Helper()
+	if err := d.db.QueryRow(d.t.Context(), sql, args...).Scan(&v); err != nil {
+		d.t.Fatal(err)
+	}
+	return v
+}
+
+// must ends the test where err is one.
+func (d *desk) must(err error) {
+	d.t.Helper()
 	if err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// ask stores n messages that are due now, in the order of their ids.
+func (d *desk) ask(lane Lane, n int) []uuid.UUID {
+	d.t.Helper()
+	ids := make([]uuid.UUID, n)
+	for i := range ids {
+		ids[i] = uuid.Must(uuid.NewV7())
+	}
+	slices.SortFunc(ids, func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
+	d.exec(`
+		INSERT INTO message (id, app_id, kind, subject_id, purpose, args, lane, email_key, state, due_at, created_at)
+		SELECT id, $2, 'invitation', gen_random_uuid(), 'v1:send:1', '{"version":1}', $3, 'ann@client.dev', 'queued', $4, $4
+		FROM unnest($1::uuid[]) AS q (id)`, ids, d.app, lane, d.now)
+	return ids
+}
+
+// claim takes what is due by the way named pace, until the transaction of o ends.
+func claim(t *testing.T, o *Outbox, pace string, lane Lane) (taken []Message) {
+	t.Helper()
+	if err := postgres.Send(t.Context(), o.DB, func(batch *pgx.Batch) { o.Take(batch, pace, lane, &taken) }); err != nil {
 		t.Fatal(err)
 	}
+	return taken
+}
+
+// take are the ids of what is due by the desk's way.
+func (d *desk) take(lane Lane) []uuid.UUID {
+	d.t.Helper()
+	messages := claim(d.t, d.Outbox, d.way, lane)
+	ids := make([]uuid.UUID, len(messages))
+	for i, m := range messages {
+		ids[i] = m.ID
+	}
+	return ids
+}
+
+// drafts are drafts of messages, each with a recipient of its own.
+func drafts(ids []uuid.UUID) []Draft {
+	all := make([]Draft, len(ids))
+	for i, id := range ids {
+		all[i] = Draft{
+			ID: id, EmailKey: fmt.Sprintf("ann.%d@client.dev", i), Recipient: fmt.Sprintf("Ann.%d@client.dev", i),
+			Sender: "Kindred Care <hello@kindred.dev>",
+			Content: Content{
+				Subject: fmt.Sprintf("Marie invites you – «today» %d", i),
+				Text:    "Hello\nAnn <&>", HTML: "<p>Hello <b>Ann</b> &amp; all\u2028</p>",
+			},
+		}
+	}
+	return all
+}
+
+// freeze asks for n messages and makes them one dispatch.
+func (d *desk) freeze(lane Lane, n int) (dispatch uuid.UUID, messages []uuid.UUID) {
+	d.t.Helper()
+	messages = d.ask(lane, n)
+	dispatch, err := d.Freeze(d.t.Context(), lane, drafts(messages))
+	d.must(err)
+	return dispatch, messages
+}
+
+// begin opens an attempt that must be possible.
+func (d *desk) begin(id uuid.UUID) Dispatch {
+	d.t.Helper()
+	dispatch, ok, err := d.Begin(d.t.Context(), id)
+	d.must(err)
+	if !ok {
+		d.t.Fatalf("dispatch %s cannot be begun", id)
+	}
+	return dispatch
+}
+
+// begun freezes n messages and opens the first attempt.
+func (d *desk) begun(n int) Dispatch {
+	d.t.Helper()
+	id, _ := d.freeze(interactive, n)
+	return d.begin(id)
+}
+
+// stored is a message's row.
+type stored struct {
+	State      State
+	Reason     string
+	DueAt      *time.Time
+	DispatchID *uuid.UUID
+	EmailKey   string
+	Sender     string
+	Recipient  string
+	Subject    string
+	ProviderID string
+	SettledAt  *time.Time
+}
+
+func (d *desk) message(id uuid.UUID) stored {
+	d.t.Helper()
+	rows, err := d.db.Query(d.t.Context(), `
+		SELECT state, reason, due_at, dispatch_id, email_key, sender, recipient, subject, provider_id, settled_at
+		FROM message WHERE id = $1`, id)
+	d.must(err)
+	m, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[stored])
+	d.must(err)
 	return m
 }
 
-func TestFreezeKeepsTheFirst(t *testing.T) {
-	t.Parallel()
-	tx := inTx(t)
-	outbox, now := testOutbox(tx)
-	draft := testDraft(testApp(t, tx))
-	first := freeze(t, outbox, draft)
-	if first.State != Sending || first.Attempts != 1 || !first.FirstAttemptAt.Equal(noon) || first.Subject != draft.Subject ||
-		first.HTML != draft.HTML || first.Recipient != draft.Recipient || first.SettledAt != nil {
-		t.Fatalf("frozen as %+v", first)
+// states are the states of messages, in their order.
+func (d *desk) states(ids []uuid.UUID) []State {
+	d.t.Helper()
+	states := make([]State, len(ids))
+	for i, id := range ids {
+		states[i] = d.message(id).State
 	}
+	return states
+}
 
-	*now = noon.Add(replayFor - time.Second)
-	draft.Subject, draft.Text, draft.HTML = "Maria invites you", "Hi", "<p>Hi</p>"
-	draft.Sender, draft.Recipient = "Other <other@kindred.dev>", "anne@client.dev"
-	second := freeze(t, outbox, draft)
-	want := first
-	want.Attempts = 2
-	second.FirstAttemptAt = want.FirstAttemptAt // the same instant behind another pointer
-	if second != want {
-		t.Errorf("frozen again as %+v, want %+v", second, want)
-	}
+// times is a state n times.
+func times(n int, s State) []State { return slices.Repeat([]State{s}, n) }
 
-	draft.DedupeKey = "invitation:x:v1:send:2"
-	if other := freeze(t, outbox, draft); other.ID == first.ID || other.Subject != draft.Subject {
-		t.Errorf("another key got %+v", other)
+// wantMessages compares the states of messages.
+func (d *desk) wantMessages(ids []uuid.UUID, want ...State) {
+	d.t.Helper()
+	if have := d.states(ids); !slices.Equal(have, want) {
+		d.t.Errorf("messages are %q, want %q", have, want)
 	}
 }
 
-func TestFreezeGivesUpAfterTheProviderForgot(t *testing.T) {
-	t.Parallel()
-	tx := inTx(t)
-	outbox, now := testOutbox(tx)
-	draft := testDraft(testApp(t, tx))
-	freeze(t, outbox, draft)
-	*now = noon.Add(replayFor)
-	for range 2 { // and stays given up
-		m := freeze(t, outbox, draft)
-		if m.State != Uncertain || m.Error == "" || m.SettledAt == nil || !m.SettledAt.Equal(*now) || m.Attempts != 1 {
-			t.Errorf("after 23 h: %+v, want uncertain and settled, with the reason and no attempt more", m)
-		}
+// wantDispatch compares where a dispatch stands, and sees that no other is kept
+// than the bytes that may be sent again.
+func (d *desk) wantDispatch(id uuid.UUID, state DispatchState, attempts, unknown int) {
+	d.t.Helper()
+	type row struct {
+		State             DispatchState
+		Attempts, Unknown int
+		Settled           bool
 	}
-}
-
-func TestSettleOnce(t *testing.T) {
-	t.Parallel()
-	tx := inTx(t)
-	outbox, now := testOutbox(tx)
-	draft := testDraft(testApp(t, tx))
-	m := freeze(t, outbox, draft)
-	settle := func(to State, id, reason string) Message {
-		t.Helper()
-		*now = now.Add(time.Minute)
-		if err := outbox.Settle(t.Context(), m.ID, to, id, reason); err != nil {
-			t.Fatal(err)
-		}
-		return freeze(t, outbox, draft)
+	rows, err := d.db.Query(d.t.Context(), `SELECT state, attempts, unknown, settled_at IS NOT NULL FROM dispatch WHERE id = $1`, id)
+	d.must(err)
+	have, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[row])
+	d.must(err)
+	if want := (row{state, attempts, unknown, state != Ready && state != DispatchSending}); have != want {
+		d.t.Errorf("dispatch is %+v, want %+v", have, want)
 	}
-	have := settle(Accepted, "re_1", "")
-	if have.State != Accepted || have.ProviderID != "re_1" || have.SettledAt == nil || !have.SettledAt.Equal(*now) || have.Attempts != 1 {
-		t.Errorf("settled as %+v", have)
-	}
-	if again := settle(Failed, "", "422"); again.State != Accepted || again.ProviderID != "re_1" || again.Error != "" || !again.SettledAt.Equal(*have.SettledAt) {
-		t.Errorf("settled twice as %+v", again)
-	}
-	*now = noon.Add(48 * time.Hour)
-	if later := freeze(t, outbox, draft); later.State != Accepted {
-		t.Errorf("two days later it is %s", later.State)
-	}
-}
-
-func TestAbandon(t *testing.T) {
-	t.Parallel()
-	tx := inTx(t)
-	outbox, _ := testOutbox(tx)
-	app := testApp(t, tx)
-	open, done := testDraft(app), testDraft(app)
-	done.DedupeKey += " done"
-	freeze(t, outbox, open)
-	if err := outbox.Settle(t.Context(), freeze(t, outbox, done).ID, Accepted, "re_1", ""); err != nil {
-		t.Fatal(err)
-	}
-	for _, key := range []string{open.DedupeKey, done.DedupeKey, "never frozen"} {
-		if err := outbox.Abandon(t.Context(), key); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if m := freeze(t, outbox, open); m.State != Uncertain || m.Error == "" || m.SettledAt == nil {
-		t.Errorf("an open one is abandoned as %+v", m)
-	}
-	if m := freeze(t, outbox, done); m.State != Accepted || m.Error != "" {
-		t.Errorf("a sent one is abandoned as %+v", m)
-	}
-}
-
-func TestFreezeAtOnce(t *testing.T) {
-	t.Parallel()
-	pool := postgrestest.Database(t)
-	outbox, _ := testOutbox(pool)
-	draft := testDraft(testApp(t, pool))
-	const workers = 20
-	ids := make(chan uuid.UUID, workers)
-	for range workers {
-		go func() {
-			m, err := outbox.Freeze(t.Context(), draft)
-			if err != nil {
-				t.Error(err)
-			}
-			ids <- m.ID
-		}()
-	}
-	first := <-ids
-	for range workers - 1 {
-		if id := <-ids; id != first {
-			t.Errorf("ids %s and %s, want one", first, id)
-		}
-	}
-	if n := count(t, pool, `SELECT count(*) FROM message`); n != 1 {
-		t.Errorf("%d messages, want 1", n)
-	}
-}
-
-func count(t *testing.T, pool *pgxpool.Pool, sql string) (n int) {
-	t.Helper()
-	if err := pool.QueryRow(t.Context(), sql).Scan(&n); err != nil {
-		t.Fatal(err)
-	}
-	return n
 }

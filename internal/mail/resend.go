@@ -22,9 +22,9 @@ const (
 	// so that the outcome can still be recorded.
 	sendTimeout = 15 * time.Second
 
-	// configurationPause is the wait after the provider refused our key: an
-	// operator has to act, and no mail is lost meanwhile. What is sent after it
-	// tells whether it is mended.
+	// configurationPause is the wait after the provider refused our key, or has
+	// nothing at the address we were given: an operator has to act, and no mail
+	// is lost meanwhile. What is sent after it tells whether it is mended.
 	configurationPause = time.Minute
 
 	// unreachablePause is the wait after no connection could be made.
@@ -202,13 +202,14 @@ func (r *reply) sendError(now time.Time) error {
 	case r.status == http.StatusTooManyRequests:
 		after := time.Second
 		if s, err := strconv.Atoi(r.header.Get("Retry-After")); err == nil && s > 0 {
-			after = min(time.Duration(s)*time.Second, maxThrottle)
+			after = time.Duration(min(s, int(maxThrottle/time.Second))) * time.Second
 		}
 		return &SendError{Outcome: Throttled, After: after, Reason: reason}
 	case named.Name == "":
 	case r.status == http.StatusForbidden && named.Name == "validation_error":
 		return &SendError{Outcome: SenderRefused, Reason: reason} // "The … domain is not verified."
-	case r.status == http.StatusUnauthorized, r.status == http.StatusForbidden:
+	case r.status == http.StatusUnauthorized, r.status == http.StatusForbidden,
+		r.status == http.StatusNotFound, r.status == http.StatusMethodNotAllowed: // the API's address is wrong
 		return &SendError{Outcome: Stopped, After: configurationPause, Reason: reason}
 	case r.status == http.StatusConflict && named.Name == "concurrent_idempotent_requests":
 		return &SendError{Outcome: InFlight, After: inFlightPause, Reason: reason}

@@ -11,6 +11,10 @@ import (
 	"usher/internal/postgres"
 )
 
+// outage is how long a first mail may wait without its invitation's life
+// becoming longer: what is less is no outage, only a busy day.
+const outage = time.Hour
+
 // Skip is why a job found nothing left to do. It is a good end: the subject
 // moved on while the job waited.
 type Skip string
@@ -93,6 +97,7 @@ func (r *Roster) invitationLetters(ctx context.Context, tx pgx.Tx, mails []Mail,
 		return err
 	}
 	now := r.now()
+	var late []uuid.UUID
 	for _, m := range mails {
 		v, ok := views[m.SubjectID]
 		l := Letter{Invitation: &v, Block: v.block, Stop: stopped(v.stoppedUntil, v.stoppedReason, now)}
@@ -109,10 +114,35 @@ func (r *Roster) invitationLetters(ctx context.Context, tx pgx.Tx, mails []Mail,
 			l.Skip = "the person wants no reminders"
 		case !v.ExpiresAt.After(now):
 			l.Skip = "the invitation has expired"
+		case m.Args.Send == 1 && l.Block == "" && l.Stop == nil && now.Sub(*v.QueuedAt) >= outage:
+			late = append(late, v.ID)
 		}
 		letters[m.ID] = l
 	}
-	return nil
+	return extendLate(ctx, tx, late, letters, now)
+}
+
+// extendLate gives invitations whose first mail waited for an outage the time
+// back that it cost them: nobody could have accepted meanwhile.
+func extendLate(ctx context.Context, tx pgx.Tx, late []uuid.UUID, letters map[uuid.UUID]Letter, now time.Time) error {
+	if len(late) == 0 {
+		return nil
+	}
+	rows, err := tx.Query(ctx, `
+		UPDATE invitation SET expires_at = expires_at + ($2::timestamptz - queued_at), queued_at = $2
+		WHERE id = ANY($1) RETURNING `+invitationColumns, late, now)
+	if err != nil {
+		return fmt.Errorf("extend %d invitations: %w", len(late), err)
+	}
+	extended, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Invitation])
+	if err != nil {
+		return fmt.Errorf("extend %d invitations: %w", len(late), err)
+	}
+	for _, inv := range extended {
+		letters[*inv.MessageID].Invitation.Invitation = inv
+	}
+	_, err = recordAll(ctx, tx, extended, EventExpiryExtended, now)
+	return err
 }
 
 // MailMoved tells whether a mail of the dispatch is no longer wanted, or has to

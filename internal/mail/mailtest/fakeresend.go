@@ -118,10 +118,10 @@ type Config struct {
 	LatencyMS      *[2]float64 `json:"latency_ms,omitempty"`    // shortest and longest wait between acceptance and answer
 	Seed           *uint64     `json:"seed,omitempty"`          // of everything that is left to luck
 	Idempotency    string      `json:"idempotency,omitempty"`   // how payloads compare: bytes or canonical
+	KeyScope       string      `json:"key_scope,omitempty"`     // endpoint or team
 	HoldFailedKeys *bool       `json:"hold_failed_keys,omitempty"`
 	EventGapMS     *float64    `json:"event_gap_ms,omitempty"` // from one thing that happens to a mail to the next
 	Webhook        *Webhook    `json:"webhook,omitempty"`
-	Fail           []Fault     `json:"-"` // replaces the faults that were set
 }
 
 // Webhook says where events are told and what goes wrong on the way. It is
@@ -182,7 +182,7 @@ type Match struct {
 // Step is something that happens to a mail. What it needs and lacks is filled
 // in: a bounce is then permanent.
 type Step struct {
-	After      Duration    `json:"after"` // since acceptance, by the stand-in's clock
+	After      Duration    `json:"after"` // since its request was answered, by the stand-in's clock
 	Type       string      `json:"type"`  // email.delivered
 	Bounce     *Bounce     `json:"bounce,omitempty"`
 	Failed     *Failed     `json:"failed,omitempty"`
@@ -327,17 +327,12 @@ func (p *Provider) Ledger(ctx context.Context) (Ledger, error) {
 
 // Config changes the stand-in's settings.
 func (p *Provider) Config(ctx context.Context, c Config) error {
-	if c.Fail != nil {
-		if err := p.Faults(ctx, c.Fail...); err != nil {
-			return err
-		}
-	}
 	return p.admin(ctx, http.MethodPost, "config", c, nil)
 }
 
-// Faults sets the failures to come, the first that matches first. They replace
+// Fail sets the failures to come, the first that matches first. They replace
 // those set before; without any, nothing fails.
-func (p *Provider) Faults(ctx context.Context, faults ...Fault) error {
+func (p *Provider) Fail(ctx context.Context, faults ...Fault) error {
 	return p.admin(ctx, http.MethodPut, "faults", append([]Fault{}, faults...), nil)
 }
 

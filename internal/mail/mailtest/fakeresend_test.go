@@ -29,10 +29,10 @@ func TestProvider(t *testing.T) {
 		return err
 	}
 
-	if err := p.Config(ctx, mailtest.Config{Fail: []mailtest.Fault{
-		{Match: mailtest.Match{To: "ann@b.dev"}, When: "after", Drop: true},
-		{When: "before", Status: 503},
-	}}); err != nil {
+	if err := p.Fail(ctx,
+		mailtest.Fault{Match: mailtest.Match{To: "ann@b.dev"}, When: "after", Drop: true},
+		mailtest.Fault{When: "before", Status: 503},
+	); err != nil {
 		t.Fatal(err)
 	}
 	for _, what := range []string{"before", "after"} {
@@ -68,7 +68,7 @@ func TestProvider(t *testing.T) {
 	if mails, err = p.Mails(ctx, "", 0); err != nil || len(mails) != 0 {
 		t.Errorf("after a reset: %d mails, %v", len(mails), err)
 	}
-	if err := p.Config(ctx, mailtest.Config{Fail: []mailtest.Fault{{When: "later"}}}); err == nil {
+	if err := p.Fail(ctx, mailtest.Fault{When: "later"}); err == nil {
 		t.Error("a wrong fault was taken")
 	}
 }
@@ -100,7 +100,7 @@ func TestProviderFates(t *testing.T) {
 	must(p.Fate(ctx, "ann@b.dev", mailtest.Step{Type: "email.bounced", After: mailtest.Duration(time.Hour)}))
 	must(p.Fate(ctx, "bob@b.dev"))
 	must(p.ForgetFate(ctx, "bob@b.dev"))
-	must(p.Faults(ctx, mailtest.Fault{Kind: "slow", Delay: mailtest.Duration(time.Millisecond), Match: mailtest.Match{MessageID: "m1", Path: "/emails"}}))
+	must(p.Fail(ctx, mailtest.Fault{Kind: "slow", Delay: mailtest.Duration(time.Millisecond), Match: mailtest.Match{MessageID: "m1", Path: "/emails"}}))
 
 	client := resend.NewCustomClient(http.DefaultClient, p.APIKey)
 	client.BaseURL, _ = url.Parse(p.URL + "/")

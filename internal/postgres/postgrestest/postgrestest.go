@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"usher/internal/postgres"
@@ -41,6 +42,7 @@ var running struct {
 	server *postgres.Server
 	dir    string // of server
 	pool   *pgxpool.Pool
+	shared *pgxpool.Pool
 }
 
 // Main runs a package's tests, ends what they shared, and exits. It is called
@@ -111,6 +113,29 @@ func Database(t testing.TB) *pgxpool.Pool {
 	}
 	t.Cleanup(pool.Close)
 	return pool
+}
+
+// Begin returns a transaction on a database with our schema that all packages'
+// tests share and leave empty: it is rolled back when the test ends. It cannot
+// be used by two goroutines at once.
+func Begin(t testing.TB) pgx.Tx {
+	t.Helper()
+	URL(t)
+	pool, err := shared()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatalf("begin test transaction: %v", err)
+	}
+	ctx := context.WithoutCancel(t.Context()) // which is over before the clean-up
+	t.Cleanup(func() {
+		if err := tx.Rollback(ctx); err != nil {
+			t.Errorf("roll back test transaction: %v", err)
+		}
+	})
+	return tx
 }
 
 // maintenance returns the URL of the maintenance database, having connected
@@ -201,6 +226,35 @@ var template = sync.OnceValues(func() (name string, err error) {
 	return name, nil
 })
 
+// shared gives the pool of this process on the database that test transactions
+// begin on. Like the template it is made once per server and schema.
+var shared = sync.OnceValues(func() (*pgxpool.Pool, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	template, err := template()
+	if err != nil {
+		return nil, err
+	}
+	name := "usher_shared_" + postgres.SchemaHash()
+	if _, err := running.pool.Exec(ctx, `CREATE DATABASE `+name+` TEMPLATE `+template); err != nil && !exists(err) {
+		return nil, fmt.Errorf("create shared test database: %w", err)
+	}
+	config := running.pool.Config()
+	config.ConnConfig.Database = name
+	running.shared, err = pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("connect to shared test database: %w", err)
+	}
+	return running.shared, nil
+})
+
+// exists tells whether a database could not be created because it is there, or
+// is being made by another process at this moment.
+func exists(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && (pgErr.Code == "42P04" || pgErr.Code == "23505") // duplicate_database, unique_violation
+}
+
 // migrate gives the database, on the server of config, our schema.
 func migrate(ctx context.Context, config *pgx.ConnConfig, database string) error {
 	options, err := pgxpool.ParseConfig(config.ConnString())
@@ -218,8 +272,10 @@ func migrate(ctx context.Context, config *pgx.ConnConfig, database string) error
 
 // end ends what the tests shared.
 func end() error {
-	if running.pool != nil {
-		running.pool.Close()
+	for _, pool := range []*pgxpool.Pool{running.shared, running.pool} {
+		if pool != nil {
+			pool.Close()
+		}
 	}
 	var err error
 	if running.server != nil {

@@ -3,17 +3,12 @@
 package rostertest
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"net/url"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
@@ -41,21 +36,7 @@ type Bundle struct {
 // test ends. It cannot be used by two goroutines at once.
 func Begin(t testing.TB) *Bundle {
 	t.Helper()
-	pool, err := shared(postgrestest.URL(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	tx, err := pool.Begin(t.Context())
-	if err != nil {
-		t.Fatalf("begin test transaction: %v", err)
-	}
-	ctx := context.WithoutCancel(t.Context()) // which is over before the clean-up
-	t.Cleanup(func() {
-		if err := tx.Rollback(ctx); err != nil {
-			t.Errorf("roll back test transaction: %v", err)
-		}
-	})
-	return open(t, tx)
+	return open(t, postgrestest.Begin(t))
 }
 
 // Database returns a Bundle over a database of its own, for tests of what only
@@ -70,57 +51,6 @@ func Database(t testing.TB) (*Bundle, *pgxpool.Pool) {
 func Over(t testing.TB, db postgres.DB) *Bundle {
 	t.Helper()
 	return open(t, db)
-}
-
-// sharedLife bounds making the database that transactions begin on.
-const sharedLife = time.Minute
-
-// shared gives the pool of this process on the database that all packages'
-// test transactions begin on and leave empty. Like the template of
-// postgrestest it is made once per server and schema.
-var shared = func() func(server string) (*pgxpool.Pool, error) {
-	var once sync.Once
-	var pool *pgxpool.Pool
-	var err error
-	return func(server string) (*pgxpool.Pool, error) {
-		once.Do(func() { pool, err = openShared(server) })
-		return pool, err
-	}
-}()
-
-func openShared(server string) (*pgxpool.Pool, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), sharedLife)
-	defer cancel()
-	u, err := url.Parse(server)
-	if err != nil {
-		return nil, fmt.Errorf("read test server's URL: %w", err)
-	}
-	conn, err := pgx.Connect(ctx, server)
-	if err != nil {
-		return nil, fmt.Errorf("connect to test server: %w", err)
-	}
-	defer conn.Close(ctx)
-	name := "usher_shared_" + postgres.SchemaHash()
-	if _, err := conn.Exec(ctx, `CREATE DATABASE `+name); err != nil && !exists(err) {
-		return nil, fmt.Errorf("create shared test database: %w", err)
-	}
-	u.Path = "/" + name
-	pool, err := pgxpool.New(ctx, u.String())
-	if err != nil {
-		return nil, fmt.Errorf("connect to shared test database: %w", err)
-	}
-	if err := postgres.Migrate(ctx, pool); err != nil {
-		pool.Close()
-		return nil, err
-	}
-	return pool, nil
-}
-
-// exists tells whether a database could not be created because it is there, or
-// is being made by another process at this moment.
-func exists(err error) bool {
-	var pgErr *pgconn.PgError
-	return errors.As(err, &pgErr) && (pgErr.Code == "42P04" || pgErr.Code == "23505") // duplicate_database, unique_violation
 }
 
 // open fills db with one app.
