@@ -289,6 +289,7 @@ func TestOrderOfEvents(t *testing.T) {
 			messages := []uuid.UUID{*first.MessageID, *second.MessageID, *other.MessageID}
 
 			stream, want, orders := test.stream, "", 0
+			prefix := uuid.NewString() // other tests share the database
 			errUndo := errors.New("undo")
 			tell := func(tx pgx.Tx, id string, l line) error {
 				if err := store(t.Context(), tx, id, l.kind, messages[l.message], w.now.Add(time.Duration(l.hour-12)*time.Hour), l.body); err != nil {
@@ -305,7 +306,7 @@ func TestOrderOfEvents(t *testing.T) {
 					}
 					if err := postgres.InTx(t.Context(), db, func(tx pgx.Tx) error {
 						told := append(slices.Clone(told), i)
-						if err := tell(tx, fmt.Sprint(i), l); err != nil {
+						if err := tell(tx, fmt.Sprint(prefix, i), l); err != nil {
 							return err
 						}
 						if len(told) < len(stream) {
@@ -313,7 +314,7 @@ func TestOrderOfEvents(t *testing.T) {
 						}
 						orders++
 						again := told[orders%len(told)]
-						if err := tell(tx, "again", stream[again]); err != nil {
+						if err := tell(tx, prefix+"again", stream[again]); err != nil {
 							return err
 						}
 						var have string

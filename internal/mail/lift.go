@@ -21,7 +21,7 @@ func (r *Resend) Lift(ctx context.Context, email string) error {
 	if err != nil {
 		return fmt.Errorf("lift suppression: %w", err)
 	}
-	if _, err := r.client.Perform(req, nil); err != nil && reply.status != http.StatusNotFound {
+	if _, err := r.client.Perform(req, nil); err != nil && reply.status != http.StatusNotFound { //nolint:bodyclose // the library closes it
 		return fmt.Errorf("lift suppression: %w", err)
 	}
 	return nil

@@ -71,14 +71,14 @@ func (LiftSuppression) InsertOpts() river.InsertOpts {
 
 // HoldInvitation puts a pending invitation on hold because its newest mail, m,
 // does not get through, and tells the inviter. Mail to an earlier address, or
-// one after which another was asked for, holds nothing, and neither does what
-// became of a mail change a decision.
+// one after which another was asked for (ids grow with time), holds nothing,
+// and neither does what became of a mail change a decision.
 func (r *Roster) HoldInvitation(ctx context.Context, m Mail, reason string) (held bool, err error) {
 	now := r.now()
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
 		inv, err := collectInvitation(tx.Query(ctx, `
 			UPDATE invitation SET state = 'on_hold'
-			WHERE app_id = $1 AND id = $2 AND message_id = $3 AND email_key = $4 AND state = 'pending' AND expires_at > $5
+			WHERE app_id = $1 AND id = $2 AND message_id <= $3 AND email_key = $4 AND state = 'pending' AND expires_at > $5
 			RETURNING `+invitationColumns, m.AppID, m.SubjectID, m.ID, m.EmailKey, now))
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
