@@ -106,7 +106,7 @@ fuzz: usher ## fuzz every parser, 30 s each (FUZZTIME=5m for longer)
 	done
 
 .PHONY: bench
-bench: usher ## measure speed (BENCH=name for one, SECONDS_PER=n for how long)
+bench: build ## measure speed (BENCH=name for one, SECONDS_PER=n for how long)
 	@go build -o bin/bench ./cmd/bench
 	@bin/bench -run "$(BENCH)" -seconds "$(SECONDS_PER)"
 

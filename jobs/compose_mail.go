@@ -89,6 +89,10 @@ func (w *Worker) composeDispatch(ctx context.Context, lane roster.Lane) (more bo
 				drops = append(drops, mail.Drop{ID: m.ID, State: mail.Suppressed, Reason: "the address is blocked: " + l.Block})
 				continue
 			}
+			if l.Stop != nil {
+				drops = append(drops, mail.Drop{ID: m.ID, State: mail.Held, Reason: l.Stop.Reason, Due: l.Stop.Until})
+				continue
+			}
 			draft, err := w.write(m, l)
 			if err != nil {
 				// The others must not wait for what cannot be written.

@@ -16,13 +16,18 @@ func (w *Worker) write(m mail.Message, l roster.Letter) (d mail.Draft, err error
 	switch {
 	case l.Invitation != nil:
 		app, email = l.Invitation.App, l.Invitation.Email
-		d.Content, err = w.invitationLetter(*l.Invitation)
+		letter := w.invitationLetter(m, *l.Invitation)
+		if m.Kind == roster.MailReminder {
+			d.Content, err = mail.RenderReminder(letter, w.Outbox.Now())
+		} else {
+			d.Content, err = mail.RenderInvitation(letter)
+		}
 	case l.News != nil:
 		app, email = l.News.App, l.News.Inviter.Email
-		d.Content, err = newsLetter(*l.News)
+		d.Content, err = mail.RenderNews(newsLetter(*l.News))
 	}
 	if err != nil {
-		return d, err
+		return d, fmt.Errorf("write message %s: %w", m.ID, err)
 	}
 	address, err := roster.ParseAddress(email)
 	if err != nil {
@@ -35,12 +40,12 @@ func (w *Worker) write(m mail.Message, l roster.Letter) (d mail.Draft, err error
 	return d, nil
 }
 
-func (w *Worker) invitationLetter(v roster.InvitationView) (mail.Content, error) {
+func (w *Worker) invitationLetter(m mail.Message, v roster.InvitationView) mail.InvitationLetter {
 	wanted := []string{v.Locale, v.App.Locale}
 	if v.Account != nil {
 		wanted = append([]string{v.Account.Locale}, wanted...)
 	}
-	content, err := mail.RenderInvitation(mail.InvitationLetter{
+	return mail.InvitationLetter{
 		Brand:         brand(v.App),
 		Locale:        locale.Match(wanted...),
 		RecipientName: v.FullName,
@@ -49,17 +54,14 @@ func (w *Worker) invitationLetter(v roster.InvitationView) (mail.Content, error)
 		WorkspaceName: v.WorkspaceName,
 		Note:          v.Note,
 		Link:          w.URL.JoinPath("i", w.Keys.Token(roster.PurposeInvitation, v.Ticket())).String(),
+		StopLink:      w.URL.JoinPath("u", w.Keys.Token(roster.PurposeUnsubscribe, roster.UnsubscribeTicket(m.ID))).String(),
 		ExpiresAt:     v.ExpiresAt,
 		Zone:          v.Zone,
 		Again:         v.Sends > 1,
-	})
-	if err != nil {
-		return content, fmt.Errorf("render invitation %s: %w", v.ID, err)
 	}
-	return content, nil
 }
 
-func newsLetter(news roster.News) (mail.Content, error) {
+func newsLetter(news roster.News) mail.NewsLetter {
 	lines := make([]mail.NewsLine, len(news.Lines))
 	for i, line := range news.Lines {
 		lines[i] = mail.NewsLine{
@@ -67,14 +69,10 @@ func newsLetter(news roster.News) (mail.Content, error) {
 			PersonName: line.PersonName, Email: line.Email, WorkspaceName: line.WorkspaceName, At: line.At,
 		}
 	}
-	content, err := mail.RenderNews(mail.NewsLetter{
+	return mail.NewsLetter{
 		Brand: brand(news.App), Locale: locale.Match(news.Inviter.Locale, news.App.Locale),
-		RecipientName: news.Inviter.FullName, Zone: news.Zone, Lines: lines,
-	})
-	if err != nil {
-		return content, fmt.Errorf("render news for account %s: %w", news.Inviter.ID, err)
+		RecipientName: news.Inviter.FullName, Zone: news.Zone, Lines: lines, AppURL: news.App.URL,
 	}
-	return content, nil
 }
 
 func brand(app roster.App) mail.Brand {

@@ -18,9 +18,9 @@ import (
 // waits once the provider is back.
 const maxReplayWait = 30 * time.Second
 
-// domainPause is how long mail of a sender whose domain the provider refuses is
-// held before one of them is tried again.
-const domainPause = 5 * time.Minute
+// senderPause is how long an app's mail waits after the provider refused its
+// sender. What is sent after it tells whether that is mended.
+const senderPause = 5 * time.Minute
 
 // sendDispatch posts a frozen dispatch to the provider and records the answer.
 type sendDispatch struct {
@@ -168,8 +168,12 @@ func (w *sendDispatch) record(ctx context.Context, tx pgx.Tx, d mail.Dispatch, r
 			return w.split(ctx, tx, d, failed.Reason)
 		}
 		if failed.Outcome == mail.SenderRefused {
-			w.Log.Error("The provider refuses a sender.", "dispatch_id", d.ID, "reason", failed.Reason)
-			return w.dissolve(ctx, tx, d, failed.Reason, domainPause)
+			w.Log.Error("The provider refuses an app's sender; the app's mail waits.", "message_id", d.MessageIDs[0], "reason", failed.Reason)
+			stop := roster.MailStop{Until: w.Outbox.Now().Add(senderPause), Reason: failed.Reason}
+			if err := w.Roster.In(tx).HoldAppMail(ctx, d.MessageIDs[0], stop); err != nil {
+				return "", err
+			}
+			return w.dissolve(ctx, tx, d, failed.Reason, senderPause)
 		}
 		return "refused", outbox.Refuse(ctx, d, failed.Reason)
 	}

@@ -76,6 +76,10 @@ CREATE TABLE address (
     PRIMARY KEY (app_id, email_key)
 );
 
+-- The provider refused the app's sender: its mail waits, other apps' does not.
+ALTER TABLE app ADD COLUMN mail_stopped_until  timestamptz;
+ALTER TABLE app ADD COLUMN mail_stopped_reason text NOT NULL DEFAULT '';
+
 -- What the provider told us, once each.
 CREATE TABLE provider_event (
     id          text        PRIMARY KEY,                 -- svix-id

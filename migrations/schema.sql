@@ -92,6 +92,8 @@ CREATE TABLE app (
     support_email text NOT NULL DEFAULT ''::text,
     mail_from text NOT NULL DEFAULT ''::text,
     created_at timestamp with time zone NOT NULL,
+    mail_stopped_until timestamp with time zone,
+    mail_stopped_reason text NOT NULL DEFAULT ''::text,
     CONSTRAINT app_pkey PRIMARY KEY (id)
 );
 

@@ -280,7 +280,7 @@ func TestInvitationForms(t *testing.T) {
 			if got := strings.Join(fields, " "); got != test.want {
 				t.Errorf("fields are %q, want %q", got, test.want)
 			}
-			if !strings.Contains(d.source, "martes 1 de diciembre de 2026 a las 9:00 CET") {
+			if !strings.Contains(d.source, "martes 1 de diciembre de 2026 a las 9:00\u00a0CET") {
 				t.Error("the page does not say until when, with date, time and zone")
 			}
 		})

@@ -28,6 +28,15 @@ func (s *Server) rememberLanguage(c *fiber.Ctx) {
 	}
 }
 
+// preferLanguage shows the page in the language its person is known to read,
+// unless they chose one here. A browser set to another may be a borrowed one, and
+// one click changes it.
+func (s *Server) preferLanguage(c *fiber.Ctx, lang string) {
+	if c.Query("lang") == "" && c.Cookies(languageCookie) == "" && lang != "" {
+		c.Request().Header.Set(fiber.HeaderAcceptLanguage, lang)
+	}
+}
+
 // setCookie sets a cookie that scripts cannot read and other sites' forms do
 // not send. An empty value takes it back.
 func (s *Server) setCookie(c *fiber.Ctx, name, value, path string, until time.Time) {
@@ -81,11 +90,7 @@ func (s *Server) openInvitation(c *fiber.Ctx) (o opened, tell view, err error) {
 	if ok && account.AppID == o.AppID {
 		o.signedIn = &account
 	}
-	if c.Query("lang") == "" && c.Cookies(languageCookie) == "" && o.Locale != "" {
-		// The inviter knew the person's language; a browser set to another
-		// may be a borrowed one, and one click changes it.
-		c.Request().Header.Set(fiber.HeaderAcceptLanguage, o.Locale)
-	}
+	s.preferLanguage(c, o.Locale)
 	return o, s.decidedPage(c, o), nil
 }
 

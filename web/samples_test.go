@@ -2,6 +2,8 @@ package web
 
 import (
 	"time"
+
+	"usher/internal/roster"
 )
 
 // hostile is text as an attacker, or a careless person, writes it.
@@ -52,6 +54,10 @@ func sampleMessage(kind messageKind, change func(*messageView)) messageView {
 	}
 	change(&v)
 	return v
+}
+
+func sampleUnsubscribe(wanted roster.Wanted, final bool) unsubscribeView {
+	return unsubscribeView{frame: sampleFrame("/u/" + sampleToken), Token: sampleToken, Wanted: wanted, Final: final, Email: "a•••@example.com"}
 }
 
 // samples are all views in all their forms: what every test of pages goes through.
@@ -105,6 +111,12 @@ func samples() map[string]view {
 		"problem":                sampleMessage(messageProblem, as(404)),
 		"problem, 500":           sampleMessage(messageProblem, as(500)),
 		"problem, 503":           sampleMessage(messageProblem, as(503)),
+
+		"unsubscribe":              sampleUnsubscribe(roster.WantsAll, false),
+		"unsubscribe no reminders": sampleUnsubscribe(roster.WantsNoReminders, false),
+		"unsubscribe none":         sampleUnsubscribe(roster.WantsNone, false),
+		"unsubscribe none, final":  sampleUnsubscribe(roster.WantsNone, true),
+		"unsubscribe dead":         unsubscribeView{frame: frame{Path: "/u/" + sampleToken, Nonce: sampleNonce}, Token: sampleToken},
 
 		"home":          homeView{frame: frame{Nonce: sampleNonce}, Version: "v0.1.0", Dev: true},
 		"mailbox empty": mailboxView{frame: frame{Nonce: sampleNonce}, Curl: sampleCurl},

@@ -80,7 +80,7 @@ type Server struct {
 	keys   *keyCache
 	jobs   *jobsUI
 
-	opsTries tries
+	opsTries, resumeTries tries
 }
 
 // New prepares a server; nothing runs yet. It fails if a template, a text or
@@ -132,6 +132,13 @@ func (s *Server) routes() {
 	person.Post("/:token/decline", s.page(s.declineInvitation))
 	person.Post("/:token/renew", s.page(s.renewInvitation))
 	person.Post("/:token/switch", s.page(s.switchAccount))
+
+	// People and their mail programs, by the link that stops mail. A program's
+	// POST comes from another site, so that one is open to them.
+	s.app.Get("/u/:token", private, s.page(s.unsubscribePage))
+	s.app.Post("/u/:token", private, s.page(s.stopReminders))
+	s.app.Post("/u/:token/all", private, sameOrigin, s.page(s.stopMail))
+	s.app.Post("/u/:token/resume", private, sameOrigin, s.page(s.resumeMail))
 
 	// Developers, where mail goes to the development mailbox.
 	if s.Mailbox != nil {

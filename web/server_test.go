@@ -137,7 +137,7 @@ func newSite(t *testing.T, change ...func(*Options)) *site {
 
 // inLogs is what would give somebody away: keys, links' tokens, e-mail
 // addresses, cookies' values.
-var inLogs = regexp.MustCompile(`usk_|@|%40|/i/[A-Za-z0-9_-]|[A-Za-z0-9_-]{43,}`)
+var inLogs = regexp.MustCompile(`usk_|@|%40|/[iu]/[A-Za-z0-9_-]|[A-Za-z0-9_-]{43,}`)
 
 // checkLog fails the test if the log says what it must not.
 func (s *site) checkLog() {

@@ -6,13 +6,14 @@ import (
 )
 
 const (
-	// maxTries wrong ops passwords may come within triesTime, from anybody:
-	// there is one password, so there is one count.
+	// maxTries may be made within triesTime, from anybody together: of the one
+	// ops password, and of what is recorded each time.
 	maxTries  = 20
 	triesTime = time.Minute
 )
 
-// tries bounds how fast a password can be guessed at this process.
+// tries bounds how often something is done at this process: how fast a password
+// can be guessed, how fast the history of an address grows.
 type tries struct {
 	mu    sync.Mutex
 	since time.Time

@@ -32,6 +32,7 @@ type figure struct {
 
 	P99         float64   `json:"p99,omitempty"` // of Usher, in Unit
 	Connections int       `json:"connections,omitempty"`
+	Rejected    float64   `json:"rejected,omitempty"`     // share of the requests that the provider answered 429
 	Rounds      []float64 `json:"rounds,omitempty"`       // Usher's, of which Value is the median
 	FloorRounds []float64 `json:"floor_rounds,omitempty"` // likewise
 }
@@ -45,6 +46,10 @@ var figures = []struct {
 	{"post_invitation_256", postRate(256)},
 	{"post_invitation_p50", postLatency},
 	{"job_pickup", jobPickup},
+	{"mail_render", mailRender},
+	{"mail_free", mailFree},
+	{"mail_paced", mailPaced},
+	{"mail_interactive", mailInteractive},
 }
 
 func main() {
@@ -52,6 +57,7 @@ func main() {
 		only    = flag.String("run", "", "measure this figure only")
 		seconds = flag.Float64("seconds", 30, "how long each figure may take")
 		usher   = flag.String("usher", "bin/usher", "the program to measure")
+		mailer  = flag.String("provider", "bin/fakeresend", "the mail provider's stand-in")
 		dir     = flag.String("dir", ".usher/bench", "where the private PostgreSQL lives")
 		out     = flag.String("out", "bench.jsonl", "file for the figures, besides standard output")
 		floor   = flag.Bool("floor", false, "be the floor's server instead; the other flags are for that")
@@ -68,7 +74,7 @@ func main() {
 		if *floor {
 			return serveFloor(ctx, f)
 		}
-		return measure(ctx, *only, *out, place{dir: *dir, usher: *usher, floorPool: f.pool}, time.Duration(*seconds*float64(time.Second)))
+		return measure(ctx, *only, *out, place{dir: *dir, usher: *usher, provider: *mailer, floorPool: f.pool}, time.Duration(*seconds*float64(time.Second)))
 	}()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench: "+err.Error())

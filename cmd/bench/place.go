@@ -29,6 +29,9 @@ const (
 	startTime = 15 * time.Second
 	stopTime  = 30 * time.Second
 
+	// providerKey is the stand-in's.
+	providerKey = "re_bench"
+
 	// secret signs links nobody follows.
 	secret = "a secret for measuring that guards nothing at all"
 )
@@ -37,6 +40,7 @@ const (
 type place struct {
 	dir       string // of the private server
 	usher     string // the program
+	provider  string // the stand-in of the mail provider
 	floorPool int    // the floor's connections
 }
 
@@ -180,6 +184,7 @@ func (b *bench) clear(ctx context.Context) error {
 type process struct {
 	name    string
 	address string // empty where it does not listen
+	ready   string // the path that tells that it does; empty: /readyz
 	cmd     *exec.Cmd
 	log     *os.File
 	ended   chan struct{}
@@ -195,10 +200,27 @@ func (b *bench) startWeb(ctx context.Context) (*process, error) {
 	return b.startUsher(ctx, "web", address)
 }
 
-func (b *bench) startUsher(ctx context.Context, command, address string) (*process, error) {
+// startProvider starts the mail provider's stand-in.
+func (b *bench) startProvider(ctx context.Context, rate int, latency time.Duration) (*process, error) {
+	address, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	p := &process{name: "fakeresend", address: address, ready: "/_admin/config", cmd: exec.CommandContext(ctx, b.provider,
+		"-addr", address, "-api-key", providerKey, "-rate", fmt.Sprint(rate), "-latency", latency.String(),
+		"-journal", filepath.Join(b.dir, "fakeresend.journal"))}
+	if err := os.Remove(filepath.Join(b.dir, "fakeresend.journal")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("forget what the stand-in accepted: %w", err)
+	}
+	return p, p.start(ctx, b.dir)
+}
+
+// startUsher starts a process of Usher's; env are further settings.
+func (b *bench) startUsher(ctx context.Context, command, address string, env ...string) (*process, error) {
 	p := &process{name: "usher " + command, address: address, cmd: exec.CommandContext(ctx, b.usher, command)}
 	// Nothing of our own environment goes in: there might be a provider's key.
 	p.cmd.Env = []string{"DATABASE_URL=" + b.server.URL(database), "USHER_URL=http://localhost:8080", "USHER_SECRET=" + secret}
+	p.cmd.Env = append(p.cmd.Env, env...)
 	if address != "" {
 		_, port, err := net.SplitHostPort(address)
 		if err != nil {
@@ -226,6 +248,9 @@ func (b *bench) startFloor(ctx context.Context) (*process, error) {
 
 // start runs the program, its output in a file of dir, until it answers.
 func (p *process) start(ctx context.Context, dir string) (err error) {
+	if p.ready == "" {
+		p.ready = "/readyz"
+	}
 	if p.log, err = os.Create(filepath.Join(dir, p.name+".log")); err != nil {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}
@@ -262,7 +287,7 @@ func (p *process) start(ctx context.Context, dir string) (err error) {
 }
 
 func (p *process) answers(ctx context.Context) bool {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.address+"/readyz", http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.address+p.ready, http.NoBody)
 	if err != nil {
 		return false
 	}

@@ -85,14 +85,15 @@ func Dir(lang string) string {
 
 // DateTime writes t as people of lang do, in zone (nil is UTC) and with the
 // zone's name: "Tuesday, December 1, 2026 at 9:00 AM CET". It reads on in a
-// sentence: after "until" in English, "le" in French, "el" in Spanish.
+// sentence: after "until" in English, "le" in French, "el" in Spanish. Time and
+// zone stay on one line.
 func DateTime(lang string, t time.Time, zone *time.Location) string {
 	if zone == nil {
 		zone = time.UTC
 	}
 	t = t.In(zone)
 	s := speeches[Match(lang)]
-	return s.date(s.names, t) + " " + zoneName(t)
+	return s.date(s.names, t) + "\u00a0" + zoneName(t)
 }
 
 // zoneName is the zone's abbreviation at t. Many zones have none in the tz
@@ -119,7 +120,7 @@ func zoneName(t time.Time) string {
 }
 
 func englishDate(names locales.Translator, t time.Time) string {
-	return names.FmtDateFull(t) + " at " + t.Format("3:04 PM") // CLDR's names have "am"
+	return names.FmtDateFull(t) + " at " + t.Format("3:04\u00a0PM") // CLDR's names have "am"
 }
 
 func frenchDate(names locales.Translator, t time.Time) string {

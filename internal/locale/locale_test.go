@@ -83,19 +83,19 @@ func TestDateTime(t *testing.T) {
 		zone *time.Location
 		want string
 	}{
-		{"en", morning, load("Europe/Paris"), "Tuesday, December 1, 2026 at 9:00 AM CET"},
-		{"fr", morning, load("Europe/Paris"), "mardi 1er décembre 2026 à 09:00 CET"},
-		{"es", morning, load("Europe/Madrid"), "martes 1 de diciembre de 2026 a las 9:00 CET"},
-		{"en", morning, nil, "Tuesday, December 1, 2026 at 8:00 AM UTC"},
-		{"en", summer, load("Europe/Paris"), "Wednesday, July 15, 2026 at 12:05 AM CEST"},
-		{"fr", summer, load("America/Montreal"), "mardi 14 juillet 2026 à 18:05 EDT"},
-		{"es", summer, load("America/Bogota"), "martes 14 de julio de 2026 a las 17:05 UTC-5"},
-		{"es", summer, load("Asia/Tehran"), "miércoles 15 de julio de 2026 a la 1:35 UTC+3:30"},
-		{"fr-CA", summer, load("America/St_Johns"), "mardi 14 juillet 2026 à 19:35 NDT"},
-		{"en", morning, load("Europe/Istanbul"), "Tuesday, December 1, 2026 at 11:00 AM UTC+3"},
-		{"en", morning, time.FixedZone("", -9*3600-1800), "Monday, November 30, 2026 at 10:30 PM UTC-9:30"},
-		{"en", morning, time.FixedZone("<b>", 0), "Tuesday, December 1, 2026 at 8:00 AM UTC"},
-		{"xx", morning, nil, "Tuesday, December 1, 2026 at 8:00 AM UTC"},
+		{"en", morning, load("Europe/Paris"), "Tuesday, December 1, 2026 at 9:00\u00a0AM\u00a0CET"},
+		{"fr", morning, load("Europe/Paris"), "mardi 1er décembre 2026 à 09:00\u00a0CET"},
+		{"es", morning, load("Europe/Madrid"), "martes 1 de diciembre de 2026 a las 9:00\u00a0CET"},
+		{"en", morning, nil, "Tuesday, December 1, 2026 at 8:00\u00a0AM\u00a0UTC"},
+		{"en", summer, load("Europe/Paris"), "Wednesday, July 15, 2026 at 12:05\u00a0AM\u00a0CEST"},
+		{"fr", summer, load("America/Montreal"), "mardi 14 juillet 2026 à 18:05\u00a0EDT"},
+		{"es", summer, load("America/Bogota"), "martes 14 de julio de 2026 a las 17:05\u00a0UTC-5"},
+		{"es", summer, load("Asia/Tehran"), "miércoles 15 de julio de 2026 a la 1:35\u00a0UTC+3:30"},
+		{"fr-CA", summer, load("America/St_Johns"), "mardi 14 juillet 2026 à 19:35\u00a0NDT"},
+		{"en", morning, load("Europe/Istanbul"), "Tuesday, December 1, 2026 at 11:00\u00a0AM\u00a0UTC+3"},
+		{"en", morning, time.FixedZone("", -9*3600-1800), "Monday, November 30, 2026 at 10:30\u00a0PM\u00a0UTC-9:30"},
+		{"en", morning, time.FixedZone("<b>", 0), "Tuesday, December 1, 2026 at 8:00\u00a0AM\u00a0UTC"},
+		{"xx", morning, nil, "Tuesday, December 1, 2026 at 8:00\u00a0AM\u00a0UTC"},
 	} {
 		if got := locale.DateTime(test.lang, test.at, test.zone); got != test.want {
 			t.Errorf("%s %s in %v:\n got %s\nwant %s", test.lang, test.at, test.zone, got, test.want)

@@ -34,6 +34,7 @@ type Printer struct {
 // text is one entry of a catalogue. One without plural forms has only other.
 type text struct {
 	plural bool
+	names  []string // the placeholders in order; count is one of a text with plural forms, even where no form shows it ("one answer")
 	forms  map[locales.PluralRule][]piece
 }
 
@@ -132,48 +133,88 @@ func (p Printer) write(key string, data []any, literal, value func(string) strin
 	if !ok {
 		panic(fmt.Sprintf("write text %s: no such key", key))
 	}
-	values := map[string]any{}
-	for i := 0; i+1 < len(data); i += 2 {
-		values[fmt.Sprint(data[i])] = data[i+1]
+	valueOf := func(name string) any {
+		for i := 0; i+1 < len(data); i += 2 {
+			if data[i] == name {
+				return data[i+1]
+			}
+		}
+		panic(fmt.Sprintf("write text %s: got data %q, want %q", key, data, t.names))
 	}
-	if got := slices.Sorted(maps.Keys(values)); len(data)%2 != 0 || !slices.Equal(got, t.names()) {
-		panic(fmt.Sprintf("write text %s: got data for %q, want %q", key, got, t.names()))
+	for _, name := range t.names {
+		valueOf(name)
 	}
-	rule := locales.PluralRuleOther
+	if len(data) != 2*len(t.names) {
+		panic(fmt.Sprintf("write text %s: got data %q, want %q", key, data, t.names))
+	}
+	rule, count := locales.PluralRuleOther, ""
 	if t.plural {
-		n, ok := values[countName].(int)
+		n, ok := valueOf(countName).(int)
 		if !ok {
-			panic(fmt.Sprintf("write text %s: count is a %T, want an int", key, values[countName]))
+			panic(fmt.Sprintf("write text %s: count is a %T, want an int", key, valueOf(countName)))
 		}
 		rule = speeches[p.lang].names.CardinalPluralRule(float64(n), 0)
-		values[countName] = speeches[p.lang].names.FmtNumber(float64(n), 0)
+		count = speeches[p.lang].names.FmtNumber(float64(n), 0)
 	}
 	var b strings.Builder
 	for _, piece := range t.forms[rule] {
-		if piece.name == "" {
+		switch {
+		case piece.name == "":
 			b.WriteString(literal(piece.literal))
-		} else {
-			b.WriteString(value(fmt.Sprint(values[piece.name])))
+		case t.plural && piece.name == countName:
+			b.WriteString(value(count))
+		default:
+			b.WriteString(value(fmt.Sprint(valueOf(piece.name))))
 		}
 	}
 	return b.String()
 }
 
-// names lists the placeholders of a text in order, count among them if it has
-// plural forms, even where a form leaves the number out ("one answer").
-func (t text) names() []string {
-	set := map[string]bool{}
-	if t.plural {
-		set[countName] = true
-	}
-	for _, pieces := range t.forms {
-		for _, p := range pieces {
-			if p.name != "" {
-				set[p.name] = true
+// inlined is a call that Inline replaces.
+var inlined = regexp.MustCompile(`\{\{(T|Strong) "([^"]*)"((?: "[^"]*" [.$\w]+)*)\}\}`)
+
+// Inline writes the texts of lang into the source of a template, so that
+// nothing is left to look up when it runs: in English,
+//
+//	{{T "greeting" "name" .Name}}
+//
+// becomes Hello {{.Name}}, where the template's own escaping does the rest.
+// escape is applied to what the texts themselves say. Strong puts each value
+// into a strong element, as Printer.Strong does. Inline refuses unknown keys,
+// data that does not fit the placeholders, and texts with plural forms.
+func (t *Texts) Inline(lang, source string, escape func(string) string) (string, error) {
+	texts := t.In(lang).texts
+	var errs []error
+	source = inlined.ReplaceAllStringFunc(source, func(call string) string {
+		m := inlined.FindStringSubmatch(call)
+		text, ok := texts[m[2]]
+		values := map[string]string{}
+		data := strings.Fields(m[3])
+		for i := 0; i < len(data); i += 2 {
+			values[strings.Trim(data[i], `"`)] = "{{" + data[i+1] + "}}"
+		}
+		switch got := slices.Sorted(maps.Keys(values)); {
+		case !ok:
+			errs = append(errs, fmt.Errorf("inline text %s: no such key", m[2]))
+		case text.plural:
+			errs = append(errs, fmt.Errorf("inline text %s: has plural forms", m[2]))
+		case !slices.Equal(got, text.names):
+			errs = append(errs, fmt.Errorf("inline text %s: got data for %q, want %q", m[2], got, text.names))
+		}
+		var b strings.Builder
+		for _, piece := range text.forms[locales.PluralRuleOther] {
+			switch {
+			case piece.name == "":
+				b.WriteString(escape(piece.literal))
+			case m[1] == "Strong":
+				b.WriteString(`<strong dir="auto">` + values[piece.name] + `</strong>`)
+			default:
+				b.WriteString(values[piece.name])
 			}
 		}
-	}
-	return slices.Sorted(maps.Keys(set))
+		return b.String()
+	})
+	return source, errors.Join(errs...)
 }
 
 // compare says how the languages disagree about one key, if they do.
@@ -189,8 +230,8 @@ func (t *Texts) compare(key string) error {
 			return fmt.Errorf("load text %s: missing in %s", key, lang)
 		case got.plural != want.plural:
 			return fmt.Errorf("load text %s: plural forms in only one of %s and %s", key, Default, lang)
-		case !slices.Equal(got.names(), want.names()):
-			return fmt.Errorf("load text %s: placeholders %q in %s, %q in %s", key, want.names(), Default, got.names(), lang)
+		case !slices.Equal(got.names, want.names):
+			return fmt.Errorf("load text %s: placeholders %q in %s, %q in %s", key, want.names, Default, got.names, lang)
 		}
 	}
 	return nil
@@ -242,11 +283,12 @@ var pluralNames = map[string]locales.PluralRule{
 func parseText(lang string, value any) (text, error) {
 	t := text{forms: map[locales.PluralRule][]piece{}}
 	written := map[locales.PluralRule]string{}
+	names := map[string]bool{}
 	switch value := value.(type) {
 	case string:
 		written[locales.PluralRuleOther] = value
 	case map[string]any:
-		t.plural = true
+		t.plural, names[countName] = true, true
 		for name, form := range value {
 			rule, known := pluralNames[name]
 			s, ok := form.(string)
@@ -271,7 +313,13 @@ func parseText(lang string, value any) (text, error) {
 			return t, err
 		}
 		t.forms[rule] = pieces
+		for _, p := range pieces {
+			if p.name != "" {
+				names[p.name] = true
+			}
+		}
 	}
+	t.names = slices.Sorted(maps.Keys(names))
 	return t, nil
 }
 
@@ -336,8 +384,8 @@ func (t *Texts) checkCall(c *parse.CommandNode) error {
 		}
 		got = append(got, name.Text)
 	}
-	if slices.Sort(got); !slices.Equal(got, text.names()) {
-		return fmt.Errorf("text %s: got data for %q, want %q", key.Text, got, text.names())
+	if slices.Sort(got); !slices.Equal(got, text.names) {
+		return fmt.Errorf("text %s: got data for %q, want %q", key.Text, got, text.names)
 	}
 	return nil
 }

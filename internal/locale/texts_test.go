@@ -143,3 +143,27 @@ func TestCheck(t *testing.T) {
 		}
 	}
 }
+
+func TestInline(t *testing.T) {
+	t.Parallel()
+	texts := load(t)
+	for _, test := range []struct{ source, want, err string }{
+		{source: `{{if .A}}{{T "hello" "name" .Name}}{{end}}`, want: `{{if .A}}Bonjour {{.Name}},{{end}}`},
+		{source: `<p>{{Strong "hello" "name" $.Name}}</p>`, want: `<p>Bonjour <strong dir="auto">{{$.Name}}</strong>,</p>`},
+		{source: `{{with .Name}}{{T "hello" "name" .}}{{end}}`, want: `{{with .Name}}Bonjour {{.}},{{end}}`},
+		{source: `{{T "helo" "name" .Name}}`, err: "helo: no such key"},
+		{source: `{{T "hello" "nam" .Name}}`, err: "text hello: got data for"},
+		{source: `{{T "hello" "name" .Name "nam" .Name}}`, err: "text hello: got data for"},
+		{source: `{{T "hello"}}`, err: "text hello: got data for"},
+		{source: `{{T "open" "name" .Name "count" .N}}`, err: "text open: has plural forms"},
+	} {
+		got, err := texts.Inline("fr", test.source, strings.ToUpper)
+		want := strings.NewReplacer("Bonjour", "BONJOUR").Replace(test.want)
+		if test.err == "" && (err != nil || got != want) {
+			t.Errorf("%s: got %s, %v, want %s", test.source, got, err, want)
+		}
+		if test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)) {
+			t.Errorf("%s: got error %v, want %q", test.source, err, test.err)
+		}
+	}
+}

@@ -126,7 +126,7 @@ func queueDispatch(batch *pgx.Batch, lane Lane, messages []uuid.UUID, body []byt
 func (d Draft) email() *resend.SendEmailRequest {
 	return &resend.SendEmailRequest{
 		From: d.Sender, To: []string{d.Recipient}, Subject: d.Subject, Text: d.Text, Html: d.HTML,
-		Headers: map[string]string{"Auto-Submitted": "auto-generated"},
+		Headers: d.Headers,
 		Tags:    []resend.Tag{{Name: tagMessage, Value: d.ID.String()}},
 	}
 }

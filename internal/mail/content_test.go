@@ -2,9 +2,11 @@ package mail
 
 import (
 	"flag"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +20,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files of the letters anew")
 
-func testInvitation(t *testing.T, lang string) InvitationLetter {
+func testInvitation(t testing.TB, lang string) InvitationLetter {
 	t.Helper()
 	zone, err := time.LoadLocation("Europe/Paris")
 	if err != nil {
@@ -30,33 +32,61 @@ func testInvitation(t *testing.T, lang string) InvitationLetter {
 			Color:        "#0f766e",
 			SupportEmail: "help@acorn.example",
 		},
-		Locale:        lang,
-		RecipientName: "Ann Müller",
-		InviterName:   "Maya O’Neill",
-		CompanyName:   "Stone & Partners",
-		WorkspaceName: "Ann Müller – Recovery plan",
-		Note:          "Dear Ann,\n\nhere is the file we spoke about. Everything from <Tuesday> is in it, and there is room for your own notes & questions.\n\nSee you soon\nMaya",
-		Link:          "https://portal.acorn.example/i/k1.BmKz5mJ0Tq2c8r1u8wYl3w.1.Zk8Qm0m8Yb0vX2QJ7r9sH3nT5pL1aE4cW6dU8fG0iK2",
-		ExpiresAt:     time.Date(2026, 12, 1, 8, 0, 0, 0, time.UTC),
-		Zone:          zone,
+		Locale:         lang,
+		RecipientName:  "Ann Müller",
+		InviterName:    "Maya O’Neill",
+		CompanyName:    "Stone & Partners",
+		WorkspaceName:  "Ann Müller – Recovery plan",
+		Note:           "Dear Ann,\n\nhere is the file we spoke about. Everything from <Tuesday> is in it, and there is room for your own notes & questions.\n\nSee you soon\nMaya",
+		Link:           "https://portal.acorn.example/i/k1BmKz5mJ0Tq2c8r1u8wYl3wZk8Qm0m8Yb0vX2QJ7r9sH3nT5pL1aE4cW",
+		StopLink:       "https://portal.acorn.example/u/k1Qm0m8Yb0vX2QJ7r9sH3nT5pL1aE4cWBmKz5mJ0Tq2c8r1u8wYl3wZk8",
+		ExpiresAt:      time.Date(2026, 12, 1, 8, 0, 0, 0, time.UTC),
+		Zone:           zone,
+		FirstMessageID: "<0102019b-first@mail.acorn.example>",
 	}
 }
 
-func testNews(t *testing.T, lang string) NewsLetter {
+// bare leaves out of an invitation all that may be left out.
+func bare(l InvitationLetter) InvitationLetter {
+	l.Note, l.CompanyName, l.RecipientName, l.FirstMessageID = "", "", "", ""
+	l.Brand.Color, l.Brand.SupportEmail = "#ffd43b", ""
+	return l
+}
+
+func testNews(t testing.TB, lang string) NewsLetter {
 	t.Helper()
 	l := testInvitation(t, lang)
+	line := func(kind, name, email, workspace string, ago time.Duration) NewsLine {
+		return NewsLine{Kind: kind, PersonName: name, Email: email, WorkspaceName: workspace, At: l.ExpiresAt.Add(-ago)}
+	}
 	return NewsLetter{
-		Brand: l.Brand, Locale: lang, RecipientName: "Maya O’Neill", Zone: l.Zone,
+		Brand: l.Brand, Locale: lang, RecipientName: "Maya O’Neill", Zone: l.Zone, AppURL: "https://app.acorn.example/",
 		Lines: []NewsLine{
-			{NewsAccepted, "Ann Müller", "ann@mail.example", "Ann Müller – Recovery plan", l.ExpiresAt.Add(-30 * time.Hour)},
-			{NewsDeclined, "Tom <Tom> Berg", "tom@mail.example", "Berg & Co", l.ExpiresAt.Add(-20 * time.Hour)},
-			{NewsExpired, "", "lee@mail.example", "Lee family", l.ExpiresAt.Add(-10 * time.Hour)},
-			{NewsRenewalAsked, "Zoé Petit", "zoe@mail.example", "Petit – Suivi", l.ExpiresAt},
+			line(NewsAccepted, "Ann Müller", "ann@mail.example", "Ann Müller – Recovery plan", 30*time.Hour),
+			line(NewsDeclined, "Tom <Tom> Berg", "tom@mail.example", "Berg & Co", 20*time.Hour),
+			line(NewsExpired, "", "lee@mail.example", "Lee family", 10*time.Hour),
+			line(NewsRenewalAsked, "Zoé Petit", "zoe@mail.example", "Petit – Suivi", 0),
 		},
 	}
 }
 
-func renderInvitation(t *testing.T, l InvitationLetter) Content {
+// testHolds is the news of mail that did not get through.
+func testHolds(t testing.TB, lang string) NewsLetter {
+	t.Helper()
+	l := testNews(t, lang)
+	for i, kind := range []string{NewsBounced, NewsMailboxFull, NewsSuppressed, NewsComplained, NewsUndelivered} {
+		line := l.Lines[i%4]
+		line.Kind = kind
+		line.Email = "ann@gmial.example"
+		line.Diagnostic = "550 5.1.1 <ann@gmial.example>: Recipient address rejected: User unknown"
+		line.Suggestion = "ann@gmail.example"
+		l.Lines = append(l.Lines, line)
+	}
+	l.Lines = l.Lines[4:]
+	return l
+}
+
+func renderInvitation(t testing.TB, l InvitationLetter) Content {
 	t.Helper()
 	c, err := RenderInvitation(l)
 	if err != nil {
@@ -65,7 +95,17 @@ func renderInvitation(t *testing.T, l InvitationLetter) Content {
 	return c
 }
 
-func renderNews(t *testing.T, l NewsLetter) Content {
+// renderReminder reminds some days or hours before the end.
+func renderReminder(t testing.TB, l InvitationLetter, left time.Duration) Content {
+	t.Helper()
+	c, err := RenderReminder(l, l.ExpiresAt.Add(-left))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func renderNews(t testing.TB, l NewsLetter) Content {
 	t.Helper()
 	c, err := RenderNews(l)
 	if err != nil {
@@ -74,17 +114,28 @@ func renderNews(t *testing.T, l NewsLetter) Content {
 	return c
 }
 
-// letters renders every kind of letter in every language, by name.
-func letters(t *testing.T) map[string]Content {
+// letters renders every kind of letter in every language, by name: with all
+// that may be in it, and with as little as may be.
+func letters(t testing.TB) map[string]Content {
 	t.Helper()
 	all := map[string]Content{}
 	for _, lang := range locale.Supported() {
-		all["invitation."+lang] = renderInvitation(t, testInvitation(t, lang))
-		again := testInvitation(t, lang)
-		again.Again, again.Note, again.CompanyName, again.RecipientName = true, "", "", ""
-		again.Brand.Color, again.Brand.SupportEmail = "#ffd43b", ""
-		all["invitation_again."+lang] = renderInvitation(t, again)
-		all["news."+lang] = renderNews(t, testNews(t, lang))
+		l := testInvitation(t, lang)
+		all["invitation."+lang] = renderInvitation(t, l)
+		all["reminder."+lang] = renderReminder(t, l, 4*24*time.Hour)
+		l.Again = true
+		all["invitation_again."+lang] = renderInvitation(t, l)
+		l = bare(l)
+		l.Again = false
+		all["invitation_bare."+lang] = renderInvitation(t, l)
+		l.Brand.LogoURL = "https://acorn.example/logo.png"
+		all["reminder_bare."+lang] = renderReminder(t, l, 25*time.Hour)
+
+		news := testNews(t, lang)
+		all["news."+lang] = renderNews(t, news)
+		news.Lines, news.AppURL, news.RecipientName, news.Brand = news.Lines[2:3], "", "", l.Brand
+		all["news_bare."+lang] = renderNews(t, news)
+		all["news_held."+lang] = renderNews(t, testHolds(t, lang))
 	}
 	return all
 }
@@ -96,7 +147,7 @@ func TestLetters(t *testing.T) {
 	for name, c := range letters(t) {
 		for file, got := range map[string]string{
 			name + ".html": c.HTML,
-			name + ".txt":  "Subject: " + c.Subject + "\n\n" + c.Text,
+			name + ".txt":  head(c) + "\n" + c.Text,
 		} {
 			path := filepath.Join("testdata", file)
 			if *update {
@@ -113,6 +164,15 @@ func TestLetters(t *testing.T) {
 			}
 		}
 	}
+}
+
+// head is the mail's headers as far as its content decides them.
+func head(c Content) string {
+	lines := "Subject: " + c.Subject + "\n"
+	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
+		lines += name + ": " + c.Headers[name] + "\n"
+	}
+	return lines
 }
 
 // elements returns the elements of a document with one of the names, in order.
@@ -263,34 +323,102 @@ func TestInvitationLinks(t *testing.T) {
 	t.Parallel()
 	for _, lang := range locale.Supported() {
 		l := testInvitation(t, lang)
-		c := renderInvitation(t, l)
-		var button, bare, decline bool
-		for _, a := range elements(t, c.HTML, "a") {
-			if strings.HasPrefix(attr(a, "href"), "mailto:") {
-				continue
+		for kind, c := range map[string]Content{"invitation": renderInvitation(t, l), "reminder": renderReminder(t, l, time.Hour)} {
+			var button, bare, decline, stop bool
+			for _, a := range elements(t, c.HTML, "a") {
+				switch innerText(a) {
+				case texts.In(lang).T("invitation.button"):
+					// line-height + paddings + borders, all in pixels
+					button = attr(a, "href") == l.Link && style(a, "line-height") == "24px" && style(a, "padding") == "12px 28px"
+				case texts.In(lang).T("invitation.decline"):
+					decline = attr(a, "href") == l.Link
+				case l.Link:
+					bare = attr(a, "href") == l.Link
+				case texts.In(lang).T(kind + ".stop_action"):
+					stop = attr(a, "href") == l.StopLink
+				case l.Brand.SupportEmail:
+				default:
+					t.Errorf("%s %s: a link %q to %q", kind, lang, innerText(a), attr(a, "href"))
+				}
 			}
-			if attr(a, "href") != l.Link {
-				t.Errorf("%s: link to %q", lang, attr(a, "href"))
+			if !button || !bare || !decline || !stop {
+				t.Errorf("%s %s: button of 44 px %t, bare link %t, decline %t, stop %t", kind, lang, button, bare, decline, stop)
 			}
-			switch innerText(a) {
-			case texts.In(lang).T("invitation.button"):
-				// line-height + paddings + borders, all in pixels
-				button = style(a, "line-height") == "24px" && style(a, "padding") == "12px 28px"
-			case texts.In(lang).T("invitation.decline"):
-				decline = true
-			case l.Link:
-				bare = true
+			if n, stops := strings.Count(c.Text, "\n"+l.Link+"\n"), strings.Count(c.Text, "\n"+l.StopLink+"\n"); n != 2 || stops != 1 {
+				t.Errorf("%s %s: the links have %d and %d lines of their own in the text", kind, lang, n, stops)
+			}
+			when := locale.DateTime(lang, l.ExpiresAt, l.Zone)
+			if !strings.Contains(strings.ReplaceAll(c.Text, "\n", " "), when) || strings.Count(c.HTML, when) != 2 {
+				t.Errorf("%s %s: the expiry %q is not in text, preheader and letter", kind, lang, when)
 			}
 		}
-		if !button || !bare || !decline {
-			t.Errorf("%s: button of 44 px %t, bare link %t, decline %t", lang, button, bare, decline)
+	}
+}
+
+func TestTimeLeft(t *testing.T) {
+	t.Parallel()
+	l := testInvitation(t, "en")
+	for left, want := range map[time.Duration]string{
+		time.Nanosecond:                "You have less than an hour left.",
+		time.Hour - 1:                  "You have less than an hour left.",
+		time.Hour:                      "You have one hour left.",
+		25 * time.Hour:                 "You have 25 hours left.",
+		48*time.Hour - 1:               "You have 47 hours left.",
+		48 * time.Hour:                 "You have 2 days left.",
+		11*24*time.Hour + 23*time.Hour: "You have 11 days left.",
+	} {
+		c := renderReminder(t, l, left)
+		if !strings.Contains(c.Text, want) || strings.Count(c.HTML, want) != 2 {
+			t.Errorf("%s before the end: want %q in\n%s", left, want, c.Text)
 		}
-		if n := strings.Count(c.Text, "\n"+l.Link+"\n"); n != 2 {
-			t.Errorf("%s: the link has %d lines of its own in the text", lang, n)
+	}
+	if c, err := RenderReminder(l, l.ExpiresAt); err == nil {
+		t.Errorf("a reminder of something over:\n%s", c.Text)
+	}
+}
+
+func TestHeaders(t *testing.T) {
+	t.Parallel()
+	l := testInvitation(t, "en")
+	again := l
+	again.Again = true
+	auto := "auto-generated"
+	reply := map[string]string{"Auto-Submitted": auto, "In-Reply-To": l.FirstMessageID, "References": l.FirstMessageID}
+	bulk := maps.Clone(reply)
+	bulk["List-Unsubscribe"], bulk["List-Unsubscribe-Post"] = "<"+l.StopLink+">", "List-Unsubscribe=One-Click"
+	for name, test := range map[string]struct {
+		c    Content
+		want map[string]string
+	}{
+		"first":    {renderInvitation(t, l), map[string]string{"Auto-Submitted": auto}},
+		"again":    {renderInvitation(t, again), reply},
+		"reminder": {renderReminder(t, l, time.Hour), bulk},
+		"news":     {renderNews(t, testNews(t, "en")), map[string]string{"Auto-Submitted": auto}},
+	} {
+		if !maps.Equal(test.c.Headers, test.want) {
+			t.Errorf("%s: headers %q, want %q", name, test.c.Headers, test.want)
 		}
-		when := locale.DateTime(lang, l.ExpiresAt, l.Zone)
-		if !strings.Contains(strings.Join(strings.Fields(c.Text), " "), when) || strings.Count(c.HTML, when) != 2 {
-			t.Errorf("%s: the expiry %q is not in text, preheader and letter", lang, when)
+	}
+	for given, want := range map[string]string{
+		"":                              "",
+		"a.b+c@d.example":               "<a.b+c@d.example>",
+		"<a@b.example>\r\nBcc: x@y.z":   "",
+		"<a@b.example>\n":               "",
+		"a@b.example\x00":               "",
+		"<a@b.example> <c@d.example>":   "",
+		"<a@b@c.example>":               "",
+		"<>":                            "",
+		"no id":                         "",
+		"<é@b.example>":                 "",
+		strings.Repeat("a", 300) + "@b": "",
+	} {
+		again.FirstMessageID = given
+		c := renderInvitation(t, again)
+		if c.Headers["In-Reply-To"] != want || c.Headers["References"] != want {
+			t.Errorf("message id %q: headers %q", given, c.Headers)
+		}
+		if _, there := c.Headers["References"]; want == "" && there {
+			t.Errorf("message id %q: an empty header", given)
 		}
 	}
 }
@@ -310,8 +438,10 @@ func TestTextPart(t *testing.T) {
 		if strings.Contains(c.Text, "\n\n\n") || strings.ContainsAny(c.Text, "\r\t") || strings.Contains(c.Text, "&amp;") {
 			t.Errorf("%s: untidy text:\n%s", name, c.Text)
 		}
-		if strings.HasSuffix(name, ".fr") && !strings.HasPrefix(name, "invitation.") {
-			if slip := regexp.MustCompile(`[^\x{202f}][:?!;]\s`).FindString(c.Text); slip != "" {
+		if strings.HasSuffix(name, ".fr") && !strings.HasPrefix(name, "invitation") {
+			// What the mail server said has the server's spelling.
+			ours := strings.ReplaceAll(strings.ReplaceAll(c.Text, "\n", " "), "example>: Recipient address rejected: User", "")
+			if slip := regexp.MustCompile(`[^\x{202f}][:?!;]\s`).FindString(ours); slip != "" {
 				t.Errorf("%s: no narrow space in %q", name, slip)
 			}
 		}
@@ -326,8 +456,8 @@ func TestUserTextIsEscaped(t *testing.T) {
 	l.Brand.LogoURL = "https://acorn.example/logo.png"
 	n := testNews(t, "en")
 	n.RecipientName, n.Brand.Name = evil, evil
-	n.Lines = []NewsLine{{NewsAccepted, evil, evil, evil, time.Now()}}
-	for name, c := range map[string]Content{"invitation": renderInvitation(t, l), "news": renderNews(t, n)} {
+	n.Lines = []NewsLine{{Kind: NewsBounced, PersonName: evil, Email: evil, WorkspaceName: evil, At: time.Now(), Diagnostic: evil, Suggestion: evil}}
+	for name, c := range map[string]Content{"invitation": renderInvitation(t, l), "reminder": renderReminder(t, l, time.Hour), "news": renderNews(t, n)} {
 		if found := elements(t, c.HTML, "script"); len(found) > 0 {
 			t.Errorf("%s: a script came through", name)
 		}
@@ -351,34 +481,41 @@ func TestSubject(t *testing.T) {
 	for _, name := range []string{
 		"Eve\r\nBcc: all@acorn.example", "Eve\x00", "Eve\x85Bcc: x", "Eve\u2028Bcc: x", "\x7fEve\x1b[31m", "Eve\xff\xfe", "Eve \u202elive\u202c",
 		strings.Repeat("Eve ", 500), "Eve https://evil.example/login now", "evil.example/login", "www.evil.example", "evil.example", "10.0.0.1/x",
+		"evil\u200d.example", "evil.\u200cexample", "evil․example", "evil﹒example", "evil。example", "evil-.example", "evil_.example", "a\u0301.example", "\ufe0f.example",
 	} {
 		l := testInvitation(t, "en")
 		l.InviterName, l.WorkspaceName = name, name
 		one := testNews(t, "en")
 		one.Lines = one.Lines[:1]
 		one.Lines[0].PersonName = name
-		for _, subject := range []string{renderInvitation(t, l).Subject, renderNews(t, one).Subject} {
+		hold := one
+		hold.Lines = slices.Clone(one.Lines)
+		hold.Lines[0].Kind = NewsBounced
+		for _, subject := range []string{
+			renderInvitation(t, l).Subject, renderReminder(t, l, time.Hour).Subject, renderNews(t, one).Subject, renderNews(t, hold).Subject,
+		} {
 			if strings.ContainsFunc(subject, unicode.IsControl) || strings.ContainsAny(subject, "\u2028\u2029\u202e") || !utf8.ValidString(subject) {
 				t.Errorf("%q: control characters in subject %q", name, subject)
 			}
-			if n := utf8.RuneCountInString(subject); n > 2*maxSubjectName+30 {
+			if n := utf8.RuneCountInString(subject); n > 2*maxSubjectName+40 {
 				t.Errorf("%q: subject has %d characters", name, n)
 			}
-			if regexp.MustCompile(`://|www\.|\w\.[a-z]|\d\.\d`).MatchString(subject) {
+			if regexp.MustCompile(`://|www\.|\S[.․﹒。．｡][\x{200c}\x{200d}]*[a-z]|\d\.\d`).MatchString(subject) {
 				t.Errorf("%q: something like a link in subject %q", name, subject)
 			}
 		}
 	}
 }
 
-// TestNewsSubjects renders every kind alone in every language: their keys are
-// made at run time, so that no check at start sees them.
-func TestNewsSubjects(t *testing.T) {
+// TestNewsKinds renders every kind alone in every language: the keys of their
+// texts are made at run time, so that no check at start sees them.
+func TestNewsKinds(t *testing.T) {
 	t.Parallel()
 	for _, lang := range locale.Supported() {
 		seen := map[string]bool{}
 		all := testNews(t, lang)
-		for _, line := range all.Lines {
+		shown := 0
+		for _, line := range append(all.Lines, testHolds(t, lang).Lines...) {
 			one := all
 			one.Lines = []NewsLine{line}
 			c := renderNews(t, one)
@@ -386,10 +523,59 @@ func TestNewsSubjects(t *testing.T) {
 			if who == "" {
 				who = line.Email
 			}
-			if !strings.Contains(c.Subject, who) || seen[c.Subject] {
+			if !strings.Contains(c.Subject, who) || seen[c.Subject] && !heldNews[line.Kind] || seen[c.Text] {
 				t.Errorf("%s %s: subject %q", lang, line.Kind, c.Subject)
 			}
-			seen[c.Subject] = true
+			seen[c.Subject], seen[c.Text] = true, true
+			shown++
+
+			// What the mail server said, and a better address, where they help.
+			said := strings.Contains(c.Text, "User unknown") && strings.Contains(c.HTML, "User unknown")
+			suggested := strings.Contains(c.Text, "ann@gmail.example") && strings.Contains(c.HTML, "ann@gmail.example")
+			if said != (line.Kind == NewsBounced || line.Kind == NewsMailboxFull) {
+				t.Errorf("%s %s: the server's words are shown: %t", lang, line.Kind, said)
+			}
+			if suggested != (line.Kind == NewsBounced || line.Kind == NewsSuppressed) {
+				t.Errorf("%s %s: the suggestion is shown: %t", lang, line.Kind, suggested)
+			}
+			if line.Kind == NewsComplained && regexp.MustCompile(`(?i)spam|complain|plaint|queja|User unknown|gmail`).MatchString(c.Subject+c.Text+c.HTML) {
+				t.Errorf("%s: the inviter learns of the complaint:\n%s", lang, c.Text)
+			}
+		}
+		if shown != len(newsEdges) {
+			t.Errorf("%d of %d kinds were shown", shown, len(newsEdges))
+		}
+	}
+}
+
+// TestDiagnostic shows that a mail server, which anybody can run, gets no link
+// into our mail.
+func TestDiagnostic(t *testing.T) {
+	t.Parallel()
+	l := testHolds(t, "en")
+	l.Lines = l.Lines[:1]
+	l.Lines[0].Diagnostic = "550-5.1.1 see\r\nhttps://evil.example/login or evil.example " + strings.Repeat("x", 1000)
+	l.Lines[0].Suggestion = "Ann <ann@gmail.example>"
+	c := renderNews(t, l)
+	if !strings.Contains(c.Text, "550-5.1.1 see … or evil. example\nxxxx") || strings.Contains(c.HTML+c.Text, "https://evil") || strings.Count(c.Text, "x") > maxDiagnostic {
+		t.Errorf("text:\n%s", c.Text)
+	}
+	if strings.Contains(c.Text, "gmail") {
+		t.Errorf("a suggestion that is no bare address is shown:\n%s", c.Text)
+	}
+}
+
+func TestAppLink(t *testing.T) {
+	t.Parallel()
+	l := testNews(t, "en")
+	c := renderNews(t, l)
+	if links := elements(t, c.HTML, "a"); len(links) != 2 || attr(links[0], "href") != l.AppURL || innerText(links[0]) != "Open Acorn Practice" || !strings.Contains(c.Text, "\n"+l.AppURL+"\n") {
+		t.Errorf("no link to the app:\n%s", c.HTML)
+	}
+	for _, bad := range []string{"", "javascript:alert(1)", "/app", "https://user@evil.example/", "https://a b/"} {
+		l.AppURL = bad
+		if links := elements(t, renderNews(t, l).HTML, "a"); len(links) != 1 {
+			t.Errorf("%q: %d links", bad, len(links))
 		}
 	}
 }
@@ -403,7 +589,7 @@ func TestCleanName(t *testing.T) {
 		{"Release 1.2, Dr. Who, 3 p.m.", "Release 1.2, Dr. Who, 3 p. m."},
 		{"Booking.com", "Booking. com"},
 		{"a.b.c.example", "a. b. c. example"},
-		{"пример.рф 例え。テスト", "пример. рф 例え. テスト"},
+		{"пример.рф 例え。テスト", "пример. рф 例え。 テスト"},
 		{"Go to https://evil.example/a?b=c now", "Go to … now"},
 		{"HTTPS:/evil.example", "…"},
 		{"javascript://x", "…"},
@@ -416,6 +602,12 @@ func TestCleanName(t *testing.T) {
 		{"می\u200cخواهم", "می\u200cخواهم"},
 		{"bad\xffbytes\x00", "badbytes"},
 		{"evil\u200b.com", "evil. com"},
+		{"evil\u200d.com", "evil\u200d. com"},
+		{"evil.\u200ccom", "evil. \u200ccom"},
+		{"evil․com﹒x", "evil․ com﹒ x"},
+		{"evil-.com", "evil-. com"},
+		{"wait...what", "wait... what"},
+		{".NET group, R&D", ".NET group, R&D"},
 		{"\u200b\n", ""},
 	} {
 		if got := cleanName(test.name); got != test.want {
@@ -474,11 +666,12 @@ func TestBrand(t *testing.T) {
 			for _, b := range digits {
 				color := "#" + strings.Repeat(string(r), 2) + strings.Repeat(string(g), 2) + strings.Repeat(string(b), 2)
 				v := newView(Brand{Color: color}, "en", "").Brand
-				if contrast(v.Ink, v.Color) < 4.5 || v.Color != color {
-					t.Errorf("%s: %s on %s", color, v.Ink, v.Color)
+				dress := regexp.MustCompile(`^border:1px solid (#[0-9a-f]{6}); background:(#[0-9a-f]{6}); color:(#[0-9a-f]{6})$`).FindStringSubmatch(string(v.Button))
+				if len(dress) != 4 || contrast(dress[3], color) < 4.5 || dress[2] != color || v.Color != color {
+					t.Fatalf("%s: dress %q", color, v.Button)
 				}
-				if contrast(v.LightEdge, lightCard) < minEdge || contrast(v.DarkEdge, darkCard) < minEdge {
-					t.Errorf("%s: edges %s, %s", color, v.LightEdge, v.DarkEdge)
+				if contrast(dress[1], lightCard) < minEdge || contrast(v.DarkEdge, darkCard) < minEdge {
+					t.Errorf("%s: edges %s, %s", color, dress[1], v.DarkEdge)
 				}
 			}
 		}
@@ -546,11 +739,16 @@ func TestRenderRefuses(t *testing.T) {
 		"link is no":           func(l *InvitationLetter) { l.Link = "https://a.example/x\r\nBcc: y" },
 		"link is":              func(l *InvitationLetter) { l.Link = "/i/token" },
 		"the link":             func(l *InvitationLetter) { l.Link = "https://user@evil.example/" },
+		"that stops mail":      func(l *InvitationLetter) { l.StopLink = "" },
+		"link that stops mail": func(l *InvitationLetter) { l.StopLink = "https://a.example/u/x>\r\nBcc: y" },
 	} {
 		l := testInvitation(t, "en")
 		change(&l)
-		if c, err := RenderInvitation(l); err == nil || !strings.Contains(err.Error(), want) || c != (Content{}) {
+		if c, err := RenderInvitation(l); err == nil || !strings.Contains(err.Error(), want) || c.HTML != "" {
 			t.Errorf("got error %v, want %q", err, want)
+		}
+		if c, err := RenderReminder(l, time.Time{}); err == nil || !strings.Contains(err.Error(), want) || c.HTML != "" {
+			t.Errorf("reminder: got error %v, want %q", err, want)
 		}
 	}
 	for want, change := range map[string]func(*NewsLetter){
@@ -560,7 +758,7 @@ func TestRenderRefuses(t *testing.T) {
 	} {
 		l := testNews(t, "en")
 		change(&l)
-		if c, err := RenderNews(l); err == nil || !strings.Contains(err.Error(), want) || c != (Content{}) {
+		if c, err := RenderNews(l); err == nil || !strings.Contains(err.Error(), want) || c.HTML != "" {
 			t.Errorf("got error %v, want %q", err, want)
 		}
 	}
@@ -576,7 +774,10 @@ func TestLargestLetters(t *testing.T) {
 	n := testNews(t, "fr")
 	n.RecipientName, n.Brand.Name, n.Lines = long, long, nil
 	for range 3 * maxNews {
-		n.Lines = append(n.Lines, NewsLine{NewsRenewalAsked, long, long, long, time.Now()})
+		n.Lines = append(n.Lines, NewsLine{
+			Kind: NewsBounced, PersonName: long, Email: long, WorkspaceName: long, At: time.Now(),
+			Diagnostic: long, Suggestion: strings.Repeat("x", 60) + "@" + strings.Repeat("x.", 90) + "example",
+		})
 	}
 	news := renderNews(t, n)
 	for name, c := range map[string]Content{"invitation": renderInvitation(t, l), "news": news} {
@@ -597,7 +798,7 @@ func TestTextsAreUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range append(files, "content.go") {
+	for _, file := range append(files, "letters.go") {
 		if filepath.Ext(file) == "" {
 			continue
 		}
@@ -615,8 +816,9 @@ func TestTextsAreUsed(t *testing.T) {
 	if len(keys) < 20 {
 		t.Fatalf("found only %d keys", len(keys))
 	}
+	kinds := strings.Join(slices.Collect(maps.Keys(newsEdges)), "|")
 	for _, key := range keys {
-		made := strings.HasPrefix(string(key[1]), "news.subject_") // TestNewsSubjects shows these
+		made := regexp.MustCompile(`^news\.(subject_)?(held|` + kinds + `)$`).Match(key[1]) // TestNewsKinds shows these
 		if !made && !strings.Contains(sources.String(), `"`+string(key[1])+`"`) {
 			t.Errorf("text %s is not used", key[1])
 		}

@@ -24,6 +24,7 @@ const (
 	EventExpired          = "invitation.expired"
 	EventReopened         = "invitation.reopened"
 	EventRenewalAsked     = "invitation.renewal_asked"
+	EventExpiryExtended   = "invitation.expiry_extended"
 )
 
 // Event is one line of history: who did what to which subject, and when.
@@ -48,6 +49,24 @@ func record(ctx context.Context, tx pgx.Tx, inv Invitation, eventType string, ac
 		return id, fmt.Errorf("record %s of invitation %s: %w", eventType, inv.ID, err)
 	}
 	return id, nil
+}
+
+// recordAll writes one event of each invitation, by nobody, and returns their
+// ids in order.
+func recordAll(ctx context.Context, tx pgx.Tx, invitations []Invitation, eventType string, at time.Time) ([]uuid.UUID, error) {
+	n := len(invitations)
+	ids, apps, subjects, data := make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]string, n)
+	for i, inv := range invitations {
+		ids[i], apps[i], subjects[i], data[i] = newID(), inv.AppID, inv.ID, string(eventData(inv))
+	}
+	if _, err := tx.Exec(ctx, `
+		INSERT INTO event (id, app_id, type, subject_id, data, at)
+		SELECT id, app_id, $5, subject_id, data::jsonb, $6
+		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) AS q (id, app_id, subject_id, data)`,
+		ids, apps, subjects, data, eventType, at); err != nil {
+		return nil, fmt.Errorf("record %s of %d invitations: %w", eventType, n, err)
+	}
+	return ids, nil
 }
 
 // eventData is what an event keeps of the invitation as it then was: no

@@ -252,21 +252,15 @@ func (r *Roster) recordExpired(ctx context.Context, tx pgx.Tx, expired []Invitat
 	if len(expired) == 0 {
 		return nil
 	}
-	n := len(expired)
-	ids, apps, subjects, data := make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]string, n)
+	events, err := recordAll(ctx, tx, expired, EventExpired, now)
+	if err != nil {
+		return err
+	}
 	type inviter struct{ app, id uuid.UUID }
 	news := map[inviter][]uuid.UUID{}
 	for i, inv := range expired {
-		ids[i], apps[i], subjects[i], data[i] = newID(), inv.AppID, inv.ID, string(eventData(inv))
 		to := inviter{inv.AppID, inv.InviterID}
-		news[to] = append(news[to], ids[i])
-	}
-	if _, err := tx.Exec(ctx, `
-		INSERT INTO event (id, app_id, type, subject_id, data, at)
-		SELECT id, app_id, $5, subject_id, data::jsonb, $6
-		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) AS q (id, app_id, subject_id, data)`,
-		ids, apps, subjects, data, EventExpired, now); err != nil {
-		return fmt.Errorf("record %d expired invitations: %w", n, err)
+		news[to] = append(news[to], events[i])
 	}
 	mails := make([]Mail, 0, len(news))
 	for to, events := range news {

@@ -24,8 +24,11 @@ type InvitationView struct {
 	Account       *Account       // the account with the invited address, if there is one
 	HasPassword   bool           // that account can log in
 
-	isMember bool   // who accepted is still in the workspace
-	block    string // why its address cannot be written to
+	isMember      bool       // who accepted is still in the workspace
+	block         string     // why its address cannot be written to
+	unsubscribed  bool       // the person wants no reminders
+	stoppedUntil  *time.Time // the app's mail waits
+	stoppedReason string
 }
 
 // errDeadLink is the answer to every link that leads nowhere: never genuine,
@@ -50,12 +53,13 @@ func viewInvitations(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, suffix str
 	batch.Queue(`
 		SELECT `+invitationColumns+`, `+appColumns+`, inviter.full_name, company.name, company.time_zone, workspace.name, workspace.state,
 			EXISTS (SELECT FROM membership WHERE workspace_id = invitation.workspace_id AND account_id = invitation.account_id AND state = 'active'),
-			COALESCE((SELECT block FROM address WHERE app_id = invitation.app_id AND email_key = invitation.email_key), '')
+			COALESCE(address.block, ''), address.unsubscribed_at IS NOT NULL, app.mail_stopped_until, app.mail_stopped_reason
 		FROM invitation
 		JOIN app ON app.id = invitation.app_id
 		JOIN account inviter ON inviter.id = invitation.inviter_id
 		JOIN workspace ON workspace.id = invitation.workspace_id
 		JOIN company ON company.id = workspace.company_id
+		LEFT JOIN address ON address.app_id = invitation.app_id AND address.email_key = invitation.email_key
 		WHERE invitation.id = ANY($1) `+suffix, ids).Query(func(rows pgx.Rows) error {
 		found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
 			Invitation
@@ -63,12 +67,15 @@ func viewInvitations(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, suffix str
 			InviterName, CompanyName, CompanyZone, WorkspaceName, WorkspaceState string
 			IsMember                                                             bool
 			Block                                                                string
+			Unsubscribed                                                         bool
+			StoppedUntil                                                         *time.Time
+			StoppedReason                                                        string
 		}])
 		for _, f := range found {
 			v := InvitationView{
 				Invitation: f.Invitation, App: f.App,
 				InviterName: f.InviterName, CompanyName: f.CompanyName, WorkspaceName: f.WorkspaceName,
-				isMember: f.IsMember, block: f.Block,
+				isMember: f.IsMember, block: f.Block, unsubscribed: f.Unsubscribed, stoppedUntil: f.StoppedUntil, stoppedReason: f.StoppedReason,
 			}
 			if v.State.Open() && f.WorkspaceState != workspaceActive {
 				v.State = Revoked // what it leads to is closed; it cannot be accepted

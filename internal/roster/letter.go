@@ -11,6 +11,10 @@ import (
 	"usher/internal/postgres"
 )
 
+// outage is how long a first mail may wait without its invitation's life
+// becoming longer: what is less is no outage, only a busy day.
+const outage = time.Hour
+
 // Skip is why a job found nothing left to do. It is a good end: the subject
 // moved on while the job waited.
 type Skip string
@@ -20,8 +24,37 @@ type Skip string
 type Letter struct {
 	Skip       Skip            // nothing is to be sent any more
 	Block      string          // the address cannot be written to: 'hard', 'provider' or 'complaint'
-	Invitation *InvitationView // for MailInvitation
+	Stop       *MailStop       // the app's mail waits
+	Invitation *InvitationView // for MailInvitation and MailReminder
 	News       *News           // for MailNews
+}
+
+// MailStop is why an app's mail waits, and until when at least.
+type MailStop struct {
+	Until  time.Time
+	Reason string
+}
+
+// HoldAppMail has an app's mail wait, that of the app whose message is named.
+// Other apps' mail goes on.
+func (r *Roster) HoldAppMail(ctx context.Context, message uuid.UUID, stop MailStop) error {
+	err := postgres.Send(ctx, r.DB, func(batch *pgx.Batch) {
+		batch.Queue(`
+			UPDATE app SET mail_stopped_until = $2, mail_stopped_reason = $3
+			WHERE id = (SELECT app_id FROM message WHERE id = $1)`, message, stop.Until, stop.Reason)
+	})
+	if err != nil {
+		return fmt.Errorf("hold mail of the app of message %s: %w", message, err)
+	}
+	return nil
+}
+
+// stopped is the stop that holds at a time; nil: none.
+func stopped(until *time.Time, reason string, now time.Time) *MailStop {
+	if until == nil || !until.After(now) {
+		return nil
+	}
+	return &MailStop{*until, reason}
 }
 
 // Letters is the late check of mails that are about to be written: an answer
@@ -34,7 +67,7 @@ func (r *Roster) Letters(ctx context.Context, mails []Mail) (letters map[uuid.UU
 		var invitations, news []Mail
 		for _, m := range mails {
 			switch m.Kind {
-			case MailInvitation:
+			case MailInvitation, MailReminder:
 				invitations = append(invitations, m)
 			case MailNews:
 				news = append(news, m)
@@ -64,9 +97,10 @@ func (r *Roster) invitationLetters(ctx context.Context, tx pgx.Tx, mails []Mail,
 		return err
 	}
 	now := r.now()
+	var late []uuid.UUID
 	for _, m := range mails {
 		v, ok := views[m.SubjectID]
-		l := Letter{Invitation: &v, Block: v.block}
+		l := Letter{Invitation: &v, Block: v.block, Stop: stopped(v.stoppedUntil, v.stoppedReason, now)}
 		switch {
 		case !ok || v.AppID != m.AppID:
 			l.Skip = "the invitation is gone"
@@ -74,18 +108,45 @@ func (r *Roster) invitationLetters(ctx context.Context, tx pgx.Tx, mails []Mail,
 			l.Skip = Skip("the invitation is " + string(v.State))
 		case v.Version != m.Args.Version:
 			l.Skip = "its address or link was replaced"
-		case v.MessageID == nil || *v.MessageID != m.ID:
+		case m.Kind == MailInvitation && (v.MessageID == nil || *v.MessageID != m.ID):
 			l.Skip = "a newer mail was asked for"
+		case m.Kind == MailReminder && v.unsubscribed:
+			l.Skip = "the person wants no reminders"
 		case !v.ExpiresAt.After(now):
 			l.Skip = "the invitation has expired"
+		case m.Args.Send == 1 && l.Block == "" && l.Stop == nil && now.Sub(*v.QueuedAt) >= outage:
+			late = append(late, v.ID)
 		}
 		letters[m.ID] = l
 	}
-	return nil
+	return extendLate(ctx, tx, late, letters, now)
 }
 
-// MailMoved tells whether a mail of the dispatch is no longer wanted: the last
-// look before it is sent for the first time, after it was written and waited
+// extendLate gives invitations whose first mail waited for an outage the time
+// back that it cost them: nobody could have accepted meanwhile.
+func extendLate(ctx context.Context, tx pgx.Tx, late []uuid.UUID, letters map[uuid.UUID]Letter, now time.Time) error {
+	if len(late) == 0 {
+		return nil
+	}
+	rows, err := tx.Query(ctx, `
+		UPDATE invitation SET expires_at = expires_at + ($2::timestamptz - queued_at), queued_at = $2
+		WHERE id = ANY($1) RETURNING `+invitationColumns, late, now)
+	if err != nil {
+		return fmt.Errorf("extend %d invitations: %w", len(late), err)
+	}
+	extended, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Invitation])
+	if err != nil {
+		return fmt.Errorf("extend %d invitations: %w", len(late), err)
+	}
+	for _, inv := range extended {
+		letters[*inv.MessageID].Invitation.Invitation = inv
+	}
+	_, err = recordAll(ctx, tx, extended, EventExpiryExtended, now)
+	return err
+}
+
+// MailMoved tells whether a mail of the dispatch is no longer wanted, or has to
+// wait: the last look before it is sent for the first time, after it was written and waited
 // for its turn.
 func (r *Roster) MailMoved(ctx context.Context, dispatch uuid.UUID) (moved bool, err error) {
 	err = postgres.Send(ctx, r.DB, func(batch *pgx.Batch) {
@@ -94,10 +155,15 @@ func (r *Roster) MailMoved(ctx context.Context, dispatch uuid.UUID) (moved bool,
 				SELECT FROM dispatch
 				CROSS JOIN LATERAL unnest(dispatch.message_ids) AS m (id)
 				JOIN message ON message.id = m.id
-				JOIN invitation ON invitation.id = message.subject_id
-				WHERE dispatch.id = $1 AND message.kind = $2
-					AND (invitation.state <> 'pending' OR invitation.message_id <> message.id OR invitation.expires_at <= $3))`,
-			dispatch, MailInvitation, r.now()).QueryRow(func(row pgx.Row) error { return row.Scan(&moved) })
+				JOIN app ON app.id = message.app_id
+				LEFT JOIN address ON address.app_id = message.app_id AND address.email_key = message.email_key
+				LEFT JOIN invitation ON invitation.id = message.subject_id AND message.kind IN ($2, $3)
+				WHERE dispatch.id = $1 AND (app.mail_stopped_until > $4 OR address.block <> ''
+					OR address.unsubscribed_at IS NOT NULL AND message.kind = $3
+					OR invitation.state <> 'pending' OR invitation.expires_at <= $4
+					OR invitation.message_id <> message.id AND message.kind = $2
+					OR invitation.version <> (message.args->>'version')::int))`,
+			dispatch, MailInvitation, MailReminder, r.now()).QueryRow(func(row pgx.Row) error { return row.Scan(&moved) })
 	})
 	if err != nil {
 		return false, fmt.Errorf("check dispatch %s: %w", dispatch, err)
@@ -139,7 +205,7 @@ func (r *Roster) newsLetters(ctx context.Context, tx pgx.Tx, mails []Mail, lette
 	accounts, lines := map[uuid.UUID]newsAccount{}, map[uuid.UUID][]NewsLine{}
 	batch := &pgx.Batch{}
 	batch.Queue(`
-		SELECT `+appColumns+`, `+accountColumns+`, COALESCE(address.block, '')
+		SELECT `+appColumns+`, `+accountColumns+`, COALESCE(address.block, ''), app.mail_stopped_until, app.mail_stopped_reason
 		FROM account JOIN app ON app.id = account.app_id
 		LEFT JOIN address ON address.app_id = account.app_id AND address.email_key = account.email_key
 		WHERE account.id = ANY($1)`, inviters).Query(func(rows pgx.Rows) error {
@@ -171,7 +237,7 @@ func (r *Roster) newsLetters(ctx context.Context, tx pgx.Tx, mails []Mail, lette
 	}
 	for _, m := range mails {
 		account, ok := accounts[m.SubjectID]
-		l := Letter{Block: account.Block, News: &News{
+		l := Letter{Block: account.Block, Stop: stopped(account.StoppedUntil, account.StoppedReason, r.now()), News: &News{
 			App: account.App, Inviter: account.Account, Zone: zone(account.Account.TimeZone, account.App.TimeZone), Lines: lines[m.ID],
 		}}
 		switch {
@@ -190,7 +256,9 @@ func (r *Roster) newsLetters(ctx context.Context, tx pgx.Tx, mails []Mail, lette
 type newsAccount struct {
 	App
 	Account
-	Block string
+	Block         string
+	StoppedUntil  *time.Time
+	StoppedReason string
 }
 
 // newsMail is the mail that tells an inviter of events. An event is told in one

@@ -113,6 +113,39 @@ func TestInvitationLetterLocks(t *testing.T) {
 	}
 }
 
+// While no mail could be sent, the time to accept did not run.
+func TestExpiryOutlastsOutage(t *testing.T) {
+	t.Parallel()
+	b := rostertest.Begin(t)
+	inv := b.Invite(t, "ann@example.org")
+	m := onlyMail(t, b, inv.ID)
+	b.Clock.Add(outage - time.Second)
+	if l := letter(t, b, m); !l.Invitation.ExpiresAt.Equal(inv.ExpiresAt) {
+		t.Errorf("after a busy hour: %s", l.Invitation.ExpiresAt)
+	}
+	wantEvents(t, b, inv, "created")
+	for range 2 { // it was composed, given back, and composed again
+		b.Clock.Add(3 * 24 * time.Hour)
+		if l := letter(t, b, m); !l.Invitation.ExpiresAt.Equal(b.Clock.Now().Add(inviteLife)) {
+			t.Errorf("in the letter: %s, want %s", l.Invitation.ExpiresAt, b.Clock.Now().Add(inviteLife))
+		}
+	}
+	if got := reread(t, b, inv); !got.ExpiresAt.Equal(b.Clock.Now().Add(inviteLife)) {
+		t.Errorf("stored: %s", got.ExpiresAt)
+	}
+	wantEvents(t, b, inv, "created", "expiry_extended", "expiry_extended")
+
+	// A later mail of the same invitation does not prolong it.
+	b.Clock.Add(resendAfter)
+	inv, err := b.ResendInvitation(t.Context(), b.App.ID, b.Stakeholder.ID, inv.ID, noKey)
+	done(t, err)
+	mails := b.Mails(t, inv.ID)
+	b.Clock.Add(24 * time.Hour)
+	if l := letter(t, b, mails[1]); l.Skip != "" || !l.Invitation.ExpiresAt.Equal(inv.ExpiresAt) {
+		t.Errorf("a resent one: %q %s, want %s", l.Skip, l.Invitation.ExpiresAt, inv.ExpiresAt)
+	}
+}
+
 // An invitation shows the state of its newest mail, which decides nothing.
 func TestDelivery(t *testing.T) {
 	t.Parallel()

@@ -27,6 +27,7 @@ func (l Lane) Queue() string { return "mail_" + string(l) }
 // The kinds of mail.
 const (
 	MailInvitation = "invitation" // to the invited person
+	MailReminder   = "reminder"   // to the invited person, that the invitation is still open
 	MailNews       = "news"       // to the inviter: what became of invitations
 )
 
@@ -46,7 +47,7 @@ type Mail struct {
 
 // MailArgs are what the late check compares with the subject.
 type MailArgs struct {
-	Version  int         `json:"version,omitempty"`   // MailInvitation: of its link
+	Version  int         `json:"version,omitempty"`   // MailInvitation, MailReminder: of its link
 	Send     int         `json:"send,omitempty"`      // MailInvitation: which mail of that version
 	EventIDs []uuid.UUID `json:"event_ids,omitempty"` // MailNews: what is told
 }

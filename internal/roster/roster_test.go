@@ -24,6 +24,7 @@ const (
 	maxReopens   = 3
 	maxVersion   = 10
 	renewEvery   = 24 * time.Hour
+	outage       = time.Hour
 	maxWrong     = 10
 	loginRest    = 15 * time.Minute
 	sessionLife  = 30 * 24 * time.Hour

@@ -124,7 +124,12 @@ var tenancy = map[string]struct {
 	"ViewInvitation":    {}, // the ticket is signed
 	"DeclineInvitation": {}, // the ticket is signed
 	"AskRenewal":        {}, // the ticket is signed
+	"Subscription":      {}, // the ticket is signed
+	"StopReminders":     {}, // the ticket is signed
+	"StopMail":          {}, // the ticket is signed
+	"ResumeMail":        {}, // the ticket is signed
 	"ExpireInvitations": {}, // the clock's
+	"HoldAppMail":       {}, // the app of a message of ours
 	"MailMoved":         {}, // a dispatch's, which carries mail of several apps
 	"In":                {}, // no operation
 }

@@ -1,0 +1,238 @@
+package mail
+
+import (
+	"errors"
+	"fmt"
+	"html/template"
+	"strings"
+	"time"
+)
+
+// maxNews caps the lines of one NewsLetter, so that it stays below maxHTML; the
+// letter counts the rest.
+const maxNews = 25
+
+// InvitationLetter invites somebody to a workspace.
+//
+// Every name is cleaned before use: one line, no invisible characters, capped
+// in length, and without anything a mail program would turn into a link.
+type InvitationLetter struct {
+	Brand          Brand
+	Locale         string // a BCP 47 tag; unsupported languages get locale.Default
+	RecipientName  string // may be empty
+	InviterName    string // if empty, the company or the brand invites
+	CompanyName    string // the inviter's; may be empty
+	WorkspaceName  string // required
+	Note           string // the inviter's own words: plain text, several lines, may be empty
+	Link           string // absolute http(s) URL of the invitation's page
+	StopLink       string // absolute http(s) URL of the page that stops such mail
+	ExpiresAt      time.Time
+	Zone           *time.Location // of the recipient; nil is UTC
+	Again          bool           // the invitation was mailed before
+	FirstMessageID string         // the Message-ID of that first mail, which this one joins; may be empty
+}
+
+// RenderInvitation writes an invitation in the recipient's language. It fails
+// if the letter lacks something it cannot do without.
+func RenderInvitation(l InvitationLetter) (Content, error) {
+	v, err := l.view()
+	if err != nil {
+		return Content{}, fmt.Errorf("render invitation: %w", err)
+	}
+	v.Note = noteLines(l.Note)
+	v.NoteHTML = template.HTML(strings.ReplaceAll(template.HTMLEscapeString(strings.Join(v.Note, "\n")), "\n", "<br>\n")) //nolint:gosec // escaped, and then broken into lines
+	v.Again = l.Again
+	h := letterHeaders()
+	if l.Again {
+		threadUnder(h, l.FirstMessageID)
+	}
+	return invitationLetter.render(v, h)
+}
+
+// RenderReminder reminds somebody of an invitation they have not answered at
+// now. It is short, without the inviter's note, joins the first mail, and can be
+// unsubscribed from by one click. It fails where RenderInvitation does, and
+// where no time is left.
+func RenderReminder(l InvitationLetter, now time.Time) (Content, error) {
+	l.Again = true
+	v, err := l.view()
+	if err != nil {
+		return Content{}, fmt.Errorf("render reminder: %w", err)
+	}
+	left := l.ExpiresAt.Sub(now)
+	switch {
+	case left <= 0:
+		return Content{}, errors.New("render reminder: no time is left")
+	case left < time.Hour:
+		v.Left = v.printer.T("reminder.minutes_left")
+	case left < 48*time.Hour: // never more than is left
+		v.Left = v.printer.T("reminder.hours_left", "count", int(left/time.Hour))
+	default:
+		v.Left = v.printer.T("reminder.days_left", "count", int(left/(24*time.Hour)))
+	}
+	h := letterHeaders()
+	threadUnder(h, l.FirstMessageID)
+	unsubscribable(h, l.StopLink)
+	return reminderLetter.render(v, h)
+}
+
+// view is what an invitation and its reminder show alike.
+func (l InvitationLetter) view() (view, error) {
+	v := newView(l.Brand, l.Locale, l.RecipientName)
+	v.Inviter = cleanName(l.InviterName)
+	v.Company = cleanName(l.CompanyName)
+	v.Workspace = cleanName(l.WorkspaceName)
+	v.Link, v.StopLink = l.Link, l.StopLink
+	switch {
+	case v.Brand.Name == "":
+		return v, errors.New("no brand name")
+	case v.Workspace == "":
+		return v, errors.New("no workspace name")
+	case !webURL(l.Link):
+		return v, errors.New("the link is no absolute http URL")
+	case !webURL(l.StopLink):
+		return v, errors.New("the link that stops mail is no absolute http URL")
+	case l.ExpiresAt.IsZero():
+		return v, errors.New("no expiry")
+	}
+	if v.Inviter == "" {
+		v.Inviter = v.Company
+	}
+	if v.Inviter == "" {
+		v.Inviter = v.Brand.Name
+	}
+	if v.Company == v.Inviter {
+		v.Company = "" // the company itself invites
+	}
+	v.When = v.printer.DateTime(l.ExpiresAt, l.Zone)
+	subject := "invitation.subject"
+	if l.Again {
+		subject = "invitation.subject_again"
+	}
+	v.Subject = v.printer.T(subject,
+		"inviter", shorten(v.Inviter, maxSubjectName),
+		"workspace", shorten(v.Workspace, maxSubjectName))
+	return v, nil
+}
+
+// The kinds of NewsLine. The last five tell why the mail of an invitation did
+// not get through; the invitation is on hold until somebody acts.
+const (
+	NewsAccepted     = "accepted"
+	NewsDeclined     = "declined"
+	NewsExpired      = "expired"
+	NewsRenewalAsked = "renewal_asked"
+	NewsBounced      = "bounced"      // the mail server refuses the address for good
+	NewsMailboxFull  = "mailbox_full" // it did so time and again for now
+	NewsSuppressed   = "suppressed"   // not sent, because earlier mail came back
+	NewsComplained   = "complained"   // the person wants no mail; told in neutral words, without any reason
+	NewsUndelivered  = "undelivered"  // our own mail was at fault
+)
+
+// heldNews are the kinds about mail that did not get through.
+var heldNews = map[string]bool{
+	NewsBounced: true, NewsMailboxFull: true, NewsSuppressed: true, NewsComplained: true, NewsUndelivered: true,
+}
+
+// The colours at a line's edge, readable on both grounds of a letter.
+var newsEdges = map[string]string{
+	NewsAccepted: "#1f8a52", NewsRenewalAsked: "#b7791f", NewsDeclined: "#98a2ae", NewsExpired: "#98a2ae",
+	NewsBounced: "#c9442e", NewsMailboxFull: "#c9442e", NewsSuppressed: "#c9442e", NewsComplained: "#c9442e", NewsUndelivered: "#c9442e",
+}
+
+// NewsLetter tells an inviter what became of their invitations.
+type NewsLetter struct {
+	Brand         Brand
+	Locale        string // a BCP 47 tag; unsupported languages get locale.Default
+	RecipientName string // may be empty
+	Zone          *time.Location
+	AppURL        string     // absolute http(s) URL of the app; else the letter links nowhere
+	Lines         []NewsLine // at least one; shown in this order
+}
+
+// NewsLine is what became of one invitation.
+type NewsLine struct {
+	Kind          string // one of the kinds above
+	PersonName    string // of the invited person; if empty, Email stands in
+	Email         string
+	WorkspaceName string
+	At            time.Time
+	Diagnostic    string // what the mail server said, for NewsBounced and NewsMailboxFull; may be empty
+	Suggestion    string // the address that may have been meant, for NewsBounced and NewsSuppressed; may be empty
+}
+
+// lineView is a NewsLine as its templates see it: Plain and HTML are the same
+// sentence.
+type lineView struct {
+	Edge, Plain, Email, When string
+	HTML                     template.HTML
+	Diagnostic, Suggestion   string
+}
+
+// RenderNews writes the news of one or more invitations in the inviter's language.
+func RenderNews(l NewsLetter) (Content, error) {
+	v := newView(l.Brand, l.Locale, l.RecipientName)
+	switch {
+	case v.Brand.Name == "":
+		return Content{}, errors.New("render news: no brand name")
+	case len(l.Lines) == 0:
+		return Content{}, errors.New("render news: no lines")
+	}
+	if webURL(l.AppURL) {
+		v.Link = l.AppURL
+	}
+	more := max(0, len(l.Lines)-maxNews)
+	var preheader []string
+	for i, line := range l.Lines[:len(l.Lines)-more] {
+		if newsEdges[line.Kind] == "" {
+			return Content{}, fmt.Errorf("render news: line %d has the unknown kind %q", i, line.Kind)
+		}
+		v.Lines = append(v.Lines, v.line(line, l.Zone))
+		if i < 3 { // programs show no more than a line or two
+			preheader = append(preheader, v.Lines[i].Plain)
+		}
+	}
+	v.Preheader = strings.Join(preheader, " ")
+	if more > 0 {
+		v.More = v.printer.T("news.more", "count", more, "brand", v.Brand.Name)
+	}
+	v.Title = v.printer.T("news.title", "count", len(l.Lines))
+	v.Subject = v.Title
+	if len(l.Lines) == 1 {
+		kind := l.Lines[0].Kind
+		if heldNews[kind] {
+			kind = "held"
+		}
+		v.Subject = v.printer.T("news.subject_"+kind, "person", shorten(l.Lines[0].person(), maxSubjectName))
+	}
+	return newsLetter.render(v, letterHeaders())
+}
+
+// person is the invited person's name, or the address. The inviter typed that:
+// it is no stranger's way in, and stays as it was.
+func (n NewsLine) person() string {
+	if name := cleanName(n.PersonName); name != "" {
+		return name
+	}
+	return shorten(oneLine(n.Email), maxName)
+}
+
+func (v view) line(n NewsLine, zone *time.Location) lineView {
+	data := []any{"person", n.person(), "workspace", cleanName(n.WorkspaceName)}
+	line := lineView{
+		Edge:  newsEdges[n.Kind],
+		Plain: v.printer.T("news."+n.Kind, data...),
+		HTML:  v.printer.Strong("news."+n.Kind, data...),
+		When:  v.printer.DateTime(n.At, zone),
+	}
+	if email := shorten(oneLine(n.Email), maxName); email != n.person() {
+		line.Email = email
+	}
+	if n.Kind == NewsBounced || n.Kind == NewsMailboxFull {
+		line.Diagnostic = shorten(unlink(oneLine(n.Diagnostic)), maxDiagnostic)
+	}
+	if (n.Kind == NewsBounced || n.Kind == NewsSuppressed) && bareAddress(n.Suggestion) {
+		line.Suggestion = n.Suggestion
+	}
+	return line
+}
