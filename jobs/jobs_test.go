@@ -92,23 +92,38 @@ func newWorldOn(t *testing.T, db postgres.DB, tx pgx.Tx, sender mail.Sender) *wo
 		From: "Usher <usher@usher.dev>",
 		Log:  quiet(),
 	}
-	r := w.worker.Roster
-	if w.app, err = r.CreateApp(ctx, roster.NewApp{Name: "Kindred Care", TimeZone: "Europe/Madrid"}); err != nil {
-		t.Fatal(err)
+	w.settle("Kindred Care", "marie@kindred.dev")
+	return w
+}
+
+// settle fills the world with an app, its inviter and a workspace.
+func (w *world) settle(app, inviter string) {
+	w.t.Helper()
+	ctx, r := w.t.Context(), w.worker.Roster
+	var err error
+	if w.app, err = r.CreateApp(ctx, roster.NewApp{Name: app, TimeZone: "Europe/Madrid"}); err != nil {
+		w.t.Fatal(err)
 	}
 	if w.inviter, err = r.CreateAccount(ctx, w.app.ID, roster.NewAccount{
-		Kind: roster.Professional, FullName: "Marie Dupont", Email: "marie@kindred.dev",
+		Kind: roster.Professional, FullName: "Marie Dupont", Email: inviter,
 	}, roster.IdempotencyKey{}); err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	company, err := r.CreateCompany(ctx, w.app.ID, "Acme Therapy", "", roster.IdempotencyKey{})
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	if w.workspace, err = r.CreateWorkspace(ctx, w.app.ID, company.ID, "Family Okafor", w.inviter.ID, roster.IdempotencyKey{}); err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	return w
+}
+
+// another is another app in the same world. Its clock is another variable.
+func (w *world) another() *world {
+	w.t.Helper()
+	other := *w
+	other.settle("Other", "olga@other.dev")
+	return &other
 }
 
 // by is a Sender by a way of its own: tests that share a database do not wait

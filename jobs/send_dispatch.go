@@ -175,7 +175,7 @@ func (w *sendDispatch) record(ctx context.Context, tx pgx.Tx, d mail.Dispatch, r
 			}
 			return w.dissolve(ctx, tx, d, failed.Reason, senderPause)
 		}
-		return "refused", outbox.Refuse(ctx, d, failed.Reason)
+		return w.refuse(ctx, tx, d, failed.Reason)
 	}
 	return "", fmt.Errorf("dispatch %s: outcome %d is unknown", d.ID, failed.Outcome)
 }
@@ -206,19 +206,36 @@ func (w *sendDispatch) wake(ctx context.Context, tx pgx.Tx, lane mail.Lane, at t
 	})
 }
 
-// split halves the dispatch, until the mail that the provider objects to stands
-// alone.
-func (w *sendDispatch) split(ctx context.Context, tx pgx.Tx, d mail.Dispatch, reason string) (string, error) {
-	outbox := w.Outbox.In(tx)
-	parts, ok, err := outbox.Split(ctx, d, reason)
+// refuse ends a dispatch whose only mail the provider objects to.
+func (w *sendDispatch) refuse(ctx context.Context, tx pgx.Tx, d mail.Dispatch, reason string) (string, error) {
+	ok, err := w.Outbox.In(tx).Refuse(ctx, d, reason)
 	if err != nil {
 		return "", err
 	}
 	if !ok {
-		if err := outbox.Reopen(ctx, d, true, reason); err != nil {
-			return "", err
-		}
-		return "", &goesOn{fmt.Errorf("dispatch %s may have been sent before: %s", d.ID, reason)}
+		return w.again(ctx, tx, d, reason)
+	}
+	return "refused", nil
+}
+
+// again has a dispatch sent once more as it is: this attempt was refused, but an
+// earlier one may have sent it, and only its own key can tell.
+func (w *sendDispatch) again(ctx context.Context, tx pgx.Tx, d mail.Dispatch, reason string) (string, error) {
+	if err := w.Outbox.In(tx).Reopen(ctx, d, true, reason); err != nil {
+		return "", err
+	}
+	return "", &goesOn{fmt.Errorf("dispatch %s may have been sent before: %s", d.ID, reason)}
+}
+
+// split halves the dispatch, until the mail that the provider objects to stands
+// alone.
+func (w *sendDispatch) split(ctx context.Context, tx pgx.Tx, d mail.Dispatch, reason string) (string, error) {
+	parts, ok, err := w.Outbox.In(tx).Split(ctx, d, reason)
+	if err != nil {
+		return "", err
+	}
+	if !ok {
+		return w.again(ctx, tx, d, reason)
 	}
 	jobs := make([]river.InsertManyParams, len(parts))
 	for i, id := range parts {

@@ -159,9 +159,15 @@ func (o *Outbox) Settle(ctx context.Context, pace string, d Dispatch, r Receipt)
 // Reopen records that the attempt ended without anything sent, or, with known
 // false, in a way nobody knows. The dispatch is sent again as it is.
 func (o *Outbox) Reopen(ctx context.Context, d Dispatch, known bool, outcome string) error {
-	return o.update(ctx, d, "reopen", `
-		UPDATE dispatch SET unknown = unknown - $3::int, outcome = $4
-		WHERE id = $1 AND state = 'sending' AND attempts >= $2`, oneIf(known), outcome)
+	err := postgres.Send(ctx, o.DB, func(batch *pgx.Batch) {
+		batch.Queue(`
+			UPDATE dispatch SET unknown = unknown - $3::int, outcome = $4
+			WHERE id = $1 AND state = 'sending' AND attempts >= $2`, d.ID, d.Attempts, oneIf(known), outcome)
+	})
+	if err != nil {
+		return fmt.Errorf("reopen dispatch %s: %w", d.ID, err)
+	}
+	return nil
 }
 
 // Dissolve gives a dispatch of which nothing was sent back to the composer: its
@@ -191,25 +197,36 @@ func (o *Outbox) Dissolve(ctx context.Context, d Dispatch, reason string, due ti
 }
 
 // Refuse records that the provider refused the only mail of a dispatch for good.
-func (o *Outbox) Refuse(ctx context.Context, d Dispatch, reason string) error {
+// ok is false where an earlier attempt may have sent it.
+func (o *Outbox) Refuse(ctx context.Context, d Dispatch, reason string) (ok bool, err error) {
 	return o.end(ctx, d, Settled, Failed, reason)
 }
 
 // Doubt records that nobody can know what became of a dispatch and that it must
 // not be sent again.
 func (o *Outbox) Doubt(ctx context.Context, d Dispatch, reason string) error {
-	return o.end(ctx, d, DispatchUncertain, Uncertain, reason)
+	_, err := o.end(ctx, d, DispatchUncertain, Uncertain, reason)
+	return err
 }
 
-func (o *Outbox) end(ctx context.Context, d Dispatch, to DispatchState, messages State, reason string) error {
-	return o.update(ctx, d, "end", `
-		WITH ended AS (
-			UPDATE dispatch SET state = $3, body = NULL, outcome = $5, settled_at = $6
-			WHERE id = $1 AND state = 'sending' AND attempts = $2
-			RETURNING message_ids
-		)
-		UPDATE message SET state = $4, reason = $5, settled_at = $6
-		FROM ended WHERE message.id = ANY(ended.message_ids) AND message.state = 'sending'`, to, messages, reason, o.now())
+func (o *Outbox) end(ctx context.Context, d Dispatch, to DispatchState, messages State, reason string) (ok bool, err error) {
+	err = postgres.Send(ctx, o.DB, func(batch *pgx.Batch) {
+		batch.Queue(`
+			WITH ended AS (
+				UPDATE dispatch SET state = $3, unknown = CASE WHEN $3 = 'settled' THEN 0 ELSE unknown END,
+					body = NULL, outcome = $5, settled_at = $6
+				WHERE id = $1 AND state = 'sending' AND attempts = $2 AND (unknown = 1 OR $3 = 'uncertain')
+				RETURNING message_ids
+			), told AS (
+				UPDATE message SET state = $4, reason = $5, settled_at = $6
+				FROM ended WHERE message.id = ANY(ended.message_ids) AND message.state = 'sending'
+			)
+			SELECT EXISTS (SELECT FROM ended)`, d.ID, d.Attempts, to, messages, reason, o.now()).QueryRow(func(row pgx.Row) error { return row.Scan(&ok) })
+	})
+	if err != nil {
+		return false, fmt.Errorf("end dispatch %s: %w", d.ID, err)
+	}
+	return ok, nil
 }
 
 // Split makes two dispatches of one that the provider refused as a whole
@@ -259,16 +276,6 @@ func joinMails(mails []json.RawMessage) []byte {
 		joined = append(joined, m...)
 	}
 	return append(joined, ']')
-}
-
-func (o *Outbox) update(ctx context.Context, d Dispatch, verb, query string, args ...any) error {
-	err := postgres.Send(ctx, o.DB, func(batch *pgx.Batch) {
-		batch.Queue(query, append([]any{d.ID, d.Attempts}, args...)...)
-	})
-	if err != nil {
-		return fmt.Errorf("%s dispatch %s: %w", verb, d.ID, err)
-	}
-	return nil
 }
 
 func oneIf(yes bool) int {

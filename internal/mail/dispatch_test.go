@@ -133,7 +133,9 @@ func TestSettle(t *testing.T) {
 	other := accepted(3)
 	other.Items[0], other.Items[1].ProviderID, other.Items[2].ProviderID = Item{Refusal: "refused"}, "", "re_other"
 	d.settle(dispatch, other)
-	d.must(d.Refuse(t.Context(), dispatch, "422"))
+	if ok, err := d.Refuse(t.Context(), dispatch, "422"); ok || err != nil {
+		t.Errorf("refused, %v", err)
+	}
 	d.must(d.Doubt(t.Context(), dispatch, "409"))
 	d.must(d.Reopen(t.Context(), dispatch, true, "429"))
 	if ok, err := d.Dissolve(t.Context(), dispatch, "", d.now); ok || err != nil {
@@ -257,9 +259,9 @@ func TestDissolveWhatWasNeverTried(t *testing.T) {
 	d.wantMessages(dispatch.MessageIDs, Sending)
 }
 
-// TestDissolveAndSplitOnlyWhatIsKnown: an earlier attempt may have sent it, or a
+// TestGivenUpOnlyWhatIsKnown: an earlier attempt may have sent it, or a
 // later one is at work.
-func TestDissolveAndSplitOnlyWhatIsKnown(t *testing.T) {
+func TestGivenUpOnlyWhatIsKnown(t *testing.T) {
 	t.Parallel()
 	for name, makeUnknown := range map[string]func(d *desk, first Dispatch) Dispatch{
 		"an earlier attempt was never recorded": func(d *desk, first Dispatch) Dispatch { return d.begin(first.ID) },
@@ -283,6 +285,9 @@ func TestDissolveAndSplitOnlyWhatIsKnown(t *testing.T) {
 			}
 			if parts, ok, err := d.Split(t.Context(), dispatch, "422"); ok || err != nil || len(parts) != 0 {
 				t.Errorf("split into %v: %v, %v", parts, ok, err)
+			}
+			if ok, err := d.Refuse(t.Context(), dispatch, "422"); ok || err != nil {
+				t.Errorf("refused: %v, %v", ok, err)
 			}
 			d.wantMessages(dispatch.MessageIDs, times(3, Sending)...)
 			if after := value[string](d, `SELECT string_agg(dispatch::text, ' ') FROM dispatch`); after != before {
@@ -379,8 +384,11 @@ func TestRefuseAndDoubt(t *testing.T) {
 		dispatch DispatchState
 		messages State
 	}{
-		"refuse": {func(d *desk, dispatch Dispatch) error { return d.Refuse(d.t.Context(), dispatch, "why") }, Settled, Failed},
-		"doubt":  {func(d *desk, dispatch Dispatch) error { return d.Doubt(d.t.Context(), dispatch, "why") }, DispatchUncertain, Uncertain},
+		"refuse": {func(d *desk, dispatch Dispatch) error {
+			_, err := d.Refuse(d.t.Context(), dispatch, "why")
+			return err
+		}, Settled, Failed},
+		"doubt": {func(d *desk, dispatch Dispatch) error { return d.Doubt(d.t.Context(), dispatch, "why") }, DispatchUncertain, Uncertain},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -123,6 +123,7 @@ func drafts(ids []uuid.UUID) []Draft {
 			Content: Content{
 				Subject: fmt.Sprintf("Marie invites you – «today» %d", i),
 				Text:    "Hello\nAnn <&>", HTML: "<p>Hello <b>Ann</b> &amp; all\u2028</p>",
+				Headers: map[string]string{"Auto-Submitted": "auto-generated"},
 			},
 		}
 	}
