@@ -121,6 +121,7 @@ func (w *Worker) composeDispatch(ctx context.Context, lane roster.Lane) (more bo
 		}
 		return w.enqueue(ctx, tx, river.InsertManyParams{Args: mail.SendDispatch{ID: id, Lane: mail.Lane(lane)}})
 	})
+	w.at("after-freeze")
 	if err != nil {
 		return false, fmt.Errorf("compose mail of the lane %s: %w", lane, err)
 	}

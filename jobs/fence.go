@@ -34,6 +34,13 @@ func fence[T river.JobArgs](batch *pgx.Batch, job *river.Job[T]) {
 	})
 }
 
+// at tells where a job stands.
+func (w *Worker) at(point string) {
+	if w.At != nil {
+		w.At(point)
+	}
+}
+
 // complete ends the job within tx and notes in its output how it ended.
 func complete[T river.JobArgs](ctx context.Context, tx pgx.Tx, job *river.Job[T], output string) error {
 	if err := river.RecordOutput(ctx, output); err != nil {

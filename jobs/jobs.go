@@ -23,15 +23,6 @@ import (
 )
 
 const (
-	// jobTimeout ends a job that hangs. It is longer than the provider's
-	// timeout inside it and shorter than rescueAfter outside it, so that an
-	// attempt is over before the next one starts.
-	jobTimeout = 45 * time.Second
-
-	// rescueAfter is when a job whose worker died is given to another one. A
-	// killed sender must not leave mail waiting for an hour, River's default.
-	rescueAfter = 2 * time.Minute
-
 	// softStop is how long a stopping worker lets its jobs finish before it cuts
 	// them off. Those start anew elsewhere at once, without losing an attempt.
 	softStop = 20 * time.Second
@@ -68,6 +59,10 @@ type Worker struct {
 	Webhooks bool
 
 	Log *slog.Logger
+
+	// At is told where a job stands, at the points between which a process may
+	// die. Only the chaos suite's build sets it, to do just that.
+	At func(point string)
 
 	turns [2]turns // of composing, by lane
 }

@@ -34,6 +34,7 @@ func (w *sendDispatch) NextRetry(job *river.Job[mail.SendDispatch]) time.Time {
 }
 
 func (w *sendDispatch) Work(ctx context.Context, job *river.Job[mail.SendDispatch]) error {
+	w.at("after-claim")
 	lane := job.Args.Lane
 	var far *mail.TooFar
 	if err := w.Outbox.Pace(ctx, w.Sender.Name(), lane); errors.As(err, &far) {
@@ -66,7 +67,9 @@ func (w *sendDispatch) Work(ctx context.Context, job *river.Job[mail.SendDispatc
 			return w.dissolve(ctx, tx, d, "", 0)
 		})
 	}
+	w.at("before-call")
 	receipt, err := w.Sender.Send(ctx, d)
+	w.at("after-call")
 	// The answer is recorded even if the job's time is up or the process was
 	// told to stop meanwhile.
 	return w.settle(context.WithoutCancel(ctx), job, func(ctx context.Context, tx pgx.Tx) (string, error) {
@@ -107,6 +110,7 @@ func (w *sendDispatch) settle(ctx context.Context, job *river.Job[mail.SendDispa
 	if err != nil {
 		return err
 	}
+	w.at("after-commit")
 	if again != nil {
 		return again.how
 	}

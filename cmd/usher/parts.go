@@ -166,6 +166,7 @@ func (p *parts) work(ctx context.Context) error {
 	} else if worker.Sender, err = mail.NewResend(p.ResendAPIKey, p.ResendBaseURL, time.Now); err != nil {
 		return err
 	}
+	arm(worker)
 	client, err := jobs.NewClient(queuePool, worker, p.slog())
 	if err != nil {
 		return err

@@ -182,13 +182,13 @@ func (o *Outbox) Dissolve(ctx context.Context, d Dispatch, reason string, due ti
 		batch.Queue(`
 			WITH dissolved AS (
 				UPDATE dispatch SET state = 'dissolved', unknown = 0, body = NULL, outcome = $4, settled_at = $6
-				WHERE id = $1 AND (state = 'ready' AND $2 = 0 OR state = 'sending' AND attempts = $2 AND unknown = 1)
+				WHERE id = $1 AND (state = 'ready' AND $2 = 0 OR state = 'sending' AND attempts = $2 AND (unknown = 1 OR $7))
 				RETURNING message_ids
 			), back AS (
 				UPDATE message SET state = $3, reason = $4, due_at = $5
 				FROM dissolved WHERE message.id = ANY(dissolved.message_ids) AND message.state = 'sending'
 			)
-			SELECT EXISTS (SELECT FROM dissolved)`, d.ID, d.Attempts, state, reason, due, o.now()).QueryRow(func(row pgx.Row) error { return row.Scan(&ok) })
+			SELECT EXISTS (SELECT FROM dissolved)`, d.ID, d.Attempts, state, reason, due, o.now(), mutant == "unknown").QueryRow(func(row pgx.Row) error { return row.Scan(&ok) })
 	})
 	if err != nil {
 		return false, fmt.Errorf("dissolve dispatch %s: %w", d.ID, err)

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/resend/resend-go/v2"
 )
 
@@ -77,8 +78,15 @@ func (r *Resend) Name() string { return "resend" }
 // the first call's answer and no second mail.
 func (r *Resend) Send(ctx context.Context, d Dispatch) (Receipt, error) {
 	var reply reply
+	key := d.ID.String()
+	switch {
+	case mutant == "key":
+		key = uuid.NewString()
+	case mutant == "frozen" && d.Attempts > 1:
+		d.Body = append(d.Body, ' ')
+	}
 	req, err := r.client.NewRequestWithOptions(context.WithValue(ctx, replyKey{}, &reply), http.MethodPost, strings.TrimPrefix(d.Endpoint, "/"), nil,
-		&resend.BatchSendEmailOptions{IdempotencyKey: d.ID.String(), BatchValidation: resend.BatchValidationPermissive})
+		&resend.BatchSendEmailOptions{IdempotencyKey: key, BatchValidation: resend.BatchValidationPermissive})
 	if err != nil {
 		return Receipt{}, fmt.Errorf("send dispatch %s: %w", d.ID, err)
 	}
