@@ -50,7 +50,7 @@ usher: # always asks go build, whose cache knows best what changed
 	@go build -o bin/usher ./cmd/usher
 
 .PHONY: test
-test: build chromium ## run all tests, getting what is missing for them
+test: build chromium node ## run all tests, getting what is missing for them
 	@echo "==> Running all tests against a private PostgreSQL"
 	@$(with_postgres) go tool gotestsum --format pkgname \
 		--post-run-command .ci/summary -- \
@@ -123,7 +123,7 @@ schema: usher ## write migrations/schema.sql anew from the migrations
 
 .PHONY: clean
 clean: ## remove what was built and measured; the demo's data stays
-	@rm -rf bin .usher/lint .usher/test bench.jsonl coverage.out
+	@rm -rf bin .usher/lint .usher/node .usher/test bench.jsonl coverage.out
 
 # The browser tests need a Chromium or Chrome, under one of the names the
 # tests look for.
@@ -155,3 +155,42 @@ chromium:
 		echo "The browser tests need Chromium or Chrome. Install one with your package manager, then run this again." >&2; \
 		exit 1; \
 	fi
+
+# One test runs Resend's own client for Node.js, in the versions its lock file
+# names. Debian 12 has Node.js 18, macOS a newer one; either will do.
+NODE_LOCK := cmd/fakeresend/testdata/node/package-lock.json
+
+.PHONY: node
+node: nodejs .usher/node/node_modules/.package-lock.json
+
+.PHONY: nodejs
+nodejs:
+	@if ! command -v node >/dev/null 2>&1 || ! command -v npm >/dev/null 2>&1; then \
+		packages="nodejs npm"; \
+		if command -v apt-get >/dev/null 2>&1; then \
+			if [ "$$(id -u)" = 0 ]; then sudo=; \
+			elif [ -t 0 ] && command -v sudo >/dev/null 2>&1; then sudo=sudo; \
+			elif sudo -n true 2>/dev/null; then sudo="sudo -n"; \
+			else \
+				echo "A test needs Node.js, and you may not install it. Ask an administrator to run:" >&2; \
+				echo "    apt-get update && apt-get install -y --no-install-recommends $$packages" >&2; \
+				exit 1; \
+			fi; \
+			echo "==> Installing Node.js for the test of the mail provider's stand-in (apt-get)"; \
+			$$sudo apt-get -qq update && \
+			$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 install -y --no-install-recommends $$packages >/dev/null; \
+		elif command -v brew >/dev/null 2>&1; then \
+			echo "==> Installing Node.js for the test of the mail provider's stand-in (brew)"; \
+			brew install node; \
+		else \
+			echo "A test needs Node.js and npm. Install them with your package manager, then run this again." >&2; \
+			exit 1; \
+		fi; \
+	fi
+
+.usher/node/node_modules/.package-lock.json: $(NODE_LOCK) | nodejs
+	@echo "==> Getting Resend's client for Node.js (npm)"
+	@mkdir -p .usher/node && cp $(dir $(NODE_LOCK))package.json $(NODE_LOCK) .usher/node/
+	@npm ci --prefix .usher/node --loglevel=error --ignore-scripts --no-audit --no-fund || { \
+		echo "npm could not get it; is the network there? Then run 'make node' again." >&2; exit 1; }
+	@touch $@

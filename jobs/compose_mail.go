@@ -86,7 +86,14 @@ func (w *Worker) composeDispatch(ctx context.Context, lane roster.Lane) (more bo
 				drops = append(drops, mail.Drop{ID: m.ID, State: mail.Cancelled, Reason: string(l.Skip)})
 				continue
 			case l.Block != "":
-				drops = append(drops, mail.Drop{ID: m.ID, State: mail.Suppressed, Reason: "the address is blocked: " + l.Block})
+				reason := roster.ReasonOf(l.Block)
+				drops = append(drops, mail.Drop{ID: m.ID, State: mail.Suppressed, Reason: reason})
+				if m.Kind == roster.MailNews {
+					continue
+				}
+				if _, err := w.Roster.In(tx).HoldInvitation(ctx, mailOf(m), reason); err != nil {
+					return err
+				}
 				continue
 			}
 			if l.Stop != nil {
@@ -124,12 +131,17 @@ func (w *Worker) composeDispatch(ctx context.Context, lane roster.Lane) (more bo
 func (w *Worker) check(ctx context.Context, tx pgx.Tx, messages []mail.Message) (map[uuid.UUID]roster.Letter, error) {
 	mails := make([]roster.Mail, len(messages))
 	for i, m := range messages {
-		mails[i] = roster.Mail{ID: m.ID, AppID: m.AppID, Kind: m.Kind, SubjectID: m.SubjectID, Purpose: m.Purpose, EmailKey: m.EmailKey}
+		mails[i] = mailOf(m)
 		if err := json.Unmarshal(m.Args, &mails[i].Args); err != nil {
 			return nil, fmt.Errorf("read arguments of message %s: %w", m.ID, err)
 		}
 	}
 	return w.Roster.In(tx).Letters(ctx, mails)
+}
+
+// mailOf is the message as the domain knows it, without its arguments.
+func mailOf(m mail.Message) roster.Mail {
+	return roster.Mail{ID: m.ID, AppID: m.AppID, Kind: m.Kind, SubjectID: m.SubjectID, Purpose: m.Purpose, EmailKey: m.EmailKey}
 }
 
 func (w *Worker) enqueue(ctx context.Context, tx pgx.Tx, jobs ...river.InsertManyParams) error {

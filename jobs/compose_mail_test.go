@@ -159,7 +159,7 @@ func TestComposeSortsOut(t *testing.T) {
 
 	w.workWell(w.compose())
 	w.wantMails(all, mail.Accepted, mail.Suppressed, mail.Cancelled, mail.Suppressed, mail.Failed, mail.Accepted, mail.Accepted)
-	for i, want := range map[int]string{1: "the address is blocked: hard", 3: "the address is blocked: complaint", 4: "read address"} {
+	for i, want := range map[int]string{1: "suppressed", 3: "complained_before", 4: "read address"} {
 		if m := w.message(all[i].ID); !strings.Contains(m.Reason, want) || m.DispatchID != nil || m.DueAt != nil {
 			t.Errorf("the mail to %s is %+v, want %q", all[i].Email, m, want)
 		}
@@ -397,7 +397,7 @@ func TestNewsLateCheck(t *testing.T) {
 		reason string
 	}{
 		"inviter archived":   {`UPDATE account SET status = 'archived' WHERE id = $1`, mail.Cancelled, "archived"},
-		"inviter blocked":    {`INSERT INTO address (app_id, email_key, block) SELECT app_id, email_key, 'provider' FROM account WHERE id = $1`, mail.Suppressed, "provider"},
+		"inviter blocked":    {`INSERT INTO address (app_id, email_key, block) SELECT app_id, email_key, 'provider' FROM account WHERE id = $1`, mail.Suppressed, "suppressed"},
 		"events gone":        {`DELETE FROM event WHERE $1::uuid IS NOT NULL`, mail.Cancelled, "no news"},
 		"another's news":     {`UPDATE invitation SET inviter_id = account_id WHERE inviter_id = $1`, mail.Cancelled, "no news"},
 		"another app's mail": {`UPDATE message SET app_id = (SELECT id FROM app WHERE name = 'Other') WHERE subject_id = $1`, mail.Cancelled, "gone"},

@@ -8,6 +8,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+
+	"usher/internal/postgres"
 )
 
 // errOvertaken ends an attempt that took so long that the job was given to
@@ -41,4 +43,16 @@ func complete[T river.JobArgs](ctx context.Context, tx pgx.Tx, job *river.Job[T]
 		return fmt.Errorf("complete job %d: %w", job.ID, err)
 	}
 	return nil
+}
+
+// finish does the job's work and ends the job, with what the work says of
+// itself, in one transaction.
+func finish[T river.JobArgs](ctx context.Context, w *Worker, job *river.Job[T], work func(tx pgx.Tx) (output string, err error)) error {
+	return postgres.InTxAfter(ctx, w.DB, func(batch *pgx.Batch) { fence(batch, job) }, func(tx pgx.Tx) error {
+		output, err := work(tx)
+		if err != nil {
+			return err
+		}
+		return complete(ctx, tx, job, output)
+	})
 }

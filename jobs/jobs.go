@@ -62,7 +62,12 @@ type Worker struct {
 	Keys   *roster.Keyring
 	URL    *url.URL // Usher's public address
 	From   string   // the installation's sender, "Name <address>"
-	Log    *slog.Logger
+
+	// Webhooks tells that the provider is to say what becomes of mail; it is an
+	// alarm if it does not.
+	Webhooks bool
+
+	Log *slog.Logger
 
 	turns [2]turns // of composing, by lane
 }
@@ -73,6 +78,7 @@ func queues() map[string]river.QueueConfig {
 	return map[string]river.QueueConfig{
 		roster.Interactive.Queue(): {MaxWorkers: 50, FetchCooldown: mailCooldown, FetchPollInterval: mailPoll},
 		roster.Bulk.Queue():        {MaxWorkers: 50, FetchCooldown: river.FetchCooldownDefault},
+		mail.QueueHooks:            {MaxWorkers: 10, FetchCooldown: river.FetchCooldownDefault},
 		roster.QueueSweeps:         {MaxWorkers: 2, FetchCooldown: river.FetchCooldownDefault},
 	}
 }
@@ -86,6 +92,7 @@ var schedule = []struct {
 	{"compose_interactive", "* * * * *", roster.ComposeMail{Lane: roster.Interactive}},
 	{"compose_bulk", "* * * * *", roster.ComposeMail{Lane: roster.Bulk}},
 	{"expire_invitations", "* * * * *", roster.ExpireInvitations{}},
+	{"watch_webhooks", "*/10 * * * *", mail.WatchWebhooks{}},
 }
 
 // NewInserter is a client that only inserts, for processes that work no jobs.
@@ -109,6 +116,10 @@ func NewClient(pool *pgxpool.Pool, w *Worker, logger *slog.Logger) (*river.Clien
 	river.AddWorker(workers, &composeMail{Worker: w})
 	river.AddWorker(workers, &sendDispatch{Worker: w})
 	river.AddWorker(workers, &expireInvitations{Worker: w})
+	river.AddWorker(workers, &applyProviderEvent{Worker: w})
+	river.AddWorker(workers, &retryMail{Worker: w})
+	river.AddWorker(workers, &liftSuppression{Worker: w})
+	river.AddWorker(workers, &watchWebhooks{Worker: w})
 	periodic, err := periodicJobs()
 	if err != nil {
 		return nil, err

@@ -501,19 +501,38 @@ func TestClientWorksEveryKind(t *testing.T) {
 	t.Parallel()
 	w, pool := newWorldOnPool(t, nil)
 	w.inviteAll("ann@client.dev", "cem@client.dev")
-	gone := w.invite("bea@client.dev")
+	gone, blocked := w.invite("bea@client.dev"), w.invite("dan@client.dev")
 	if _, err := pool.Exec(t.Context(), `UPDATE invitation SET expires_at = $2 WHERE id = $1`, gone.ID, w.now); err != nil {
 		t.Fatal(err)
 	}
-	w.run(pool)
-	w.eventually("everybody has the mail", `SELECT count(*) = 3 FROM dev_mail`)
-	for to, want := range map[string]int{"ann@client.dev": 1, "cem@client.dev": 1, "marie@kindred.dev": 1, "bea@client.dev": 0} {
+	client := w.run(pool)
+	w.eventually("everybody has the mail", `SELECT count(*) = 4 FROM dev_mail`)
+	for to, want := range map[string]int{"ann@client.dev": 1, "cem@client.dev": 1, "dan@client.dev": 1, "marie@kindred.dev": 1, "bea@client.dev": 0} {
 		if n := value[int](w, `SELECT count(*) FROM dev_mail WHERE recipient = $1`, to); n != want {
 			t.Errorf("%d mails to %s, want %d", n, to, want)
 		}
 	}
+
+	// The mail to one comes back, is sent again on somebody's word, and again by itself.
+	if err := postgres.InTx(t.Context(), pool, func(tx pgx.Tx) error {
+		return store(t.Context(), tx, "msg_1", "email.bounced", *blocked.MessageID, w.now, bounceOf("Permanent", ""))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Insert(t.Context(), mail.ApplyProviderEvent{ID: "msg_1"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("the invitation is on hold", `SELECT state = 'on_hold' FROM invitation WHERE id = $1`, blocked.ID)
+	if _, err := w.worker.Roster.ResendToBlocked(t.Context(), w.app.ID, w.inviter.ID, blocked.ID, roster.IdempotencyKey{}); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("it is mailed again", `SELECT count(*) = 2 FROM dev_mail WHERE recipient = 'dan@client.dev'`)
+	if _, err := client.Insert(t.Context(), roster.RetryMail{MessageID: *w.reread(blocked).MessageID, Retry: 1}, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("and again", `SELECT count(*) = 3 FROM dev_mail WHERE recipient = 'dan@client.dev'`)
 	w.eventually("every kind of job was completed", `
-		SELECT count(DISTINCT (kind, queue)) = 5 AND bool_and(state = 'completed') FROM river_job`)
+		SELECT count(DISTINCT (kind, queue)) = 9 AND bool_and(state = 'completed') FROM river_job`)
 	if state := value[string](w, `SELECT state FROM invitation WHERE id = $1`, gone.ID); state != "expired" {
 		t.Errorf("the invitation that is over is %s", state)
 	}

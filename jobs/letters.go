@@ -68,6 +68,10 @@ func newsLetter(news roster.News) mail.NewsLetter {
 			Kind:       strings.TrimPrefix(line.Type, "invitation."),
 			PersonName: line.PersonName, Email: line.Email, WorkspaceName: line.WorkspaceName, At: line.At,
 		}
+		if line.Type == roster.EventHeld {
+			o := mail.NewOutlook(line.Said, nil, 0, line.At, line.At)
+			lines[i].Kind, lines[i].Diagnostic, lines[i].Suggestion = mail.NewsOf(line.Reason), o.Diagnostic, roster.SuggestAddress(line.Email)
+		}
 	}
 	return mail.NewsLetter{
 		Brand: brand(news.App), Locale: locale.Match(news.Inviter.Locale, news.App.Locale),

@@ -9,6 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
 
+	"usher/internal/mail"
 	"usher/internal/roster"
 )
 
@@ -54,10 +55,29 @@ func (s *Server) invitationRoutes() {
 		Summary: "Read an invitation's history, oldest first", Errors: []int{404},
 	}, s.listInvitationEvents)
 
-	steer("resend", "Mail a pending invitation again", "The link stays the same. One mail an hour, three times at most.", s.Roster.ResendInvitation)
 	steer("revoke", "Withdraw an open invitation", "Its links die. Revoking it again is a success.", s.Roster.RevokeInvitation)
 	steer("reopen", "Open an expired invitation again", "It gets a new link, a new expiry and a new mail; older links stay dead.", s.Roster.ReopenInvitation)
 	steer("link", "Copy the link of an open invitation", "Any number of times; the mailed link goes on working. Whoever has the link can accept, so give it to the invited person only.", s.Roster.CopyInvitationLink)
+	register(s, huma.Operation{
+		OperationID: "resend-invitation", Method: http.MethodPost, Path: "/v1/invitations/{id}/resend", Tags: []string{tagInvitations},
+		Summary: "Mail an open invitation again", Errors: []int{403, 404, 409, 410, 429},
+		Description: "The link stays the same. One mail an hour, three times at most. An address that mail came back from is mailed only on your word that the mailbox exists now, once a day; one whose owner complained, never.",
+	}, func(ctx context.Context, in *struct {
+		Subject
+		Acting
+		Keyed
+		Body *struct {
+			MailboxExists bool `json:"mailbox_exists,omitempty" doc:"Somebody knows that the mailbox works now, although mail to it came back. The invitation stays on hold until the mail provider has taken the address off its list; then it is mailed."`
+		}
+	},
+	) (*ok[invitationBody], error) {
+		resend, meaning := s.Roster.ResendInvitation, []byte(nil)
+		if in.Body != nil && in.Body.MailboxExists {
+			resend, meaning = s.Roster.ResendToBlocked, []byte("mailbox_exists") // what tells it from the same request without
+		}
+		inv, err := resend(ctx, requestOf(ctx).app, id(in.Actor), id(in.ID), in.key(ctx, in.Actor, meaning))
+		return &ok[invitationBody]{s.invitationBody(inv, true)}, err
+	})
 	register(s, huma.Operation{
 		OperationID: "correct-invitation-address", Method: http.MethodPost, Path: "/v1/invitations/{id}/correct-address", Tags: []string{tagInvitations},
 		Summary: "Correct the address of an open invitation", Errors: []int{403, 404, 409, 410},
@@ -89,6 +109,7 @@ type invitationBody struct {
 	Message       string     `json:"message,omitempty"`
 	State         string     `json:"state" enum:"pending,on_hold,accepted,declined,revoked,superseded,expired,already_member"`
 	Delivery      string     `json:"delivery" enum:"none,queued,held,sending,accepted,delayed,delivered,bounced,complained,suppressed,failed,cancelled,uncertain" doc:"What happened to the newest mail: none was asked for; it waits (queued, or held until something is mended); it is under way (sending), the mail provider took it (accepted), the recipient's server does not take it yet (delayed) or took it (delivered); it came back (bounced), was called spam (complained), was not sent to an address that bounced or complained before (suppressed), was refused by the provider (failed), was no longer wanted (cancelled), or nobody can know (uncertain)."`
+	Detail        *delivery  `json:"delivery_detail,omitempty" doc:"What is to be said of the newest mail, where there is something."`
 	ExpiresAt     *time.Time `json:"expires_at,omitempty" doc:"Until when it can be accepted."`
 	DecidedAt     *time.Time `json:"decided_at,omitempty" doc:"When it was accepted, declined, revoked, or expired."`
 	AccountID     string     `json:"account_id,omitempty" format:"uuid" doc:"Who accepted, or the member."`
@@ -98,11 +119,39 @@ type invitationBody struct {
 	AlreadyMember bool       `json:"already_member,omitempty" doc:"The person is in the workspace already; nothing was sent."`
 }
 
+// delivery is what may be said of an invitation's newest mail.
+type delivery struct {
+	Code       string     `json:"code" enum:"slow,automatic_reply,failed,quota,content_refused,not_now,mailbox_full,suppressed,bounced,complained" doc:"What happened, for programs. Further codes may come."`
+	Message    string     `json:"message" doc:"What happened and what to do, for the inviter."`
+	Diagnostic string     `json:"diagnostic,omitempty" doc:"The mail server's own words." example:"550 5.1.1 no such user"`
+	Suggestion string     `json:"suggestion,omitempty" format:"email" doc:"The address that was perhaps meant, where one slip of the keyboard explains the one that mail came back from." example:"ann@gmail.com"`
+	RetryAt    *time.Time `json:"retry_at,omitempty" doc:"When a new mail is sent by itself."`
+}
+
+// deliveryOf is nil where nothing is to be said.
+func (s *Server) deliveryOf(inv roster.Invitation) *delivery {
+	if inv.MailNote == nil || inv.QueuedAt == nil {
+		return nil
+	}
+	o := mail.NewOutlook(inv.MailNote.Reason, inv.MailNote.FactAt, inv.MailNote.Retry, *inv.QueuedAt, s.Roster.Now())
+	if o.Code == "" {
+		return nil
+	}
+	d := &delivery{Code: o.Code, Message: o.Says, Diagnostic: o.Diagnostic, RetryAt: o.RetryAt}
+	if inv.State == roster.OnHold && o.Typo {
+		d.Suggestion = roster.SuggestAddress(inv.Email)
+	}
+	if inv.State != roster.Pending {
+		d.RetryAt = nil
+	}
+	return d
+}
+
 func (s *Server) invitationBody(inv roster.Invitation, withLink bool) invitationBody {
 	b := invitationBody{
 		ID: inv.ID.String(), Kind: inv.Kind, WorkspaceID: inv.WorkspaceID.String(), InviterID: inv.InviterID.String(),
 		Email: inv.Email, FullName: inv.FullName, Locale: inv.Locale, Message: inv.Note,
-		State: string(inv.State), Delivery: string(inv.Delivery),
+		State: string(inv.State), Delivery: string(inv.Delivery), Detail: s.deliveryOf(inv),
 		ExpiresAt: &inv.ExpiresAt, DecidedAt: inv.DecidedAt, CreatedAt: &inv.CreatedAt,
 	}
 	if inv.AccountID != nil {

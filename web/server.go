@@ -55,6 +55,7 @@ type Options struct {
 	Roster      *roster.Roster
 	Keys        *roster.Keyring
 	Mailbox     *mail.Mailbox // the development mailbox; nil where mail goes to a provider
+	Hook        *mail.Hook    // takes the provider's webhooks; nil: none can be believed
 	URL         *url.URL      // Usher's public address
 	OpsPassword string        // empty: the ops pages are closed
 	Example     Example       // what the pages for developers show as a first call
@@ -124,6 +125,13 @@ func (s *Server) routes() {
 	s.apiRoutes()
 	s.app.Get("/docs", s.page(s.docsPage))
 	s.app.Get("/", s.page(s.homePage))
+
+	// The mail provider, with what became of mail.
+	if s.Hook != nil {
+		s.app.Post("/hooks/resend", s.resendHook)
+	} else {
+		s.app.Post("/hooks/resend", s.noResendHook)
+	}
 
 	// People, by link. A GET changes nothing: scanners fetch links.
 	person := s.app.Group("/i", private, sameOrigin)

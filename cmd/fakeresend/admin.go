@@ -31,6 +31,7 @@ type config struct {
 	LatencyMS      [2]float64    `json:"latency_ms"`       // shortest and longest wait before an answer
 	Seed           uint64        `json:"seed"`             // of everything that is left to luck
 	Idempotency    string        `json:"idempotency"`      // compareBytes or compareCanonical
+	KeyScope       string        `json:"key_scope"`        // scopeEndpoint or scopeTeam
 	HoldFailedKeys bool          `json:"hold_failed_keys"` // a refused request's key repeats the refusal
 	EventGapMS     float64       `json:"event_gap_ms"`     // from one thing that happens to a mail to the next
 	Webhook        webhookConfig `json:"webhook"`
@@ -39,7 +40,7 @@ type config struct {
 // defaults is the configuration of a process without flags.
 func defaults() config {
 	return config{
-		Rate: 10, Window: windowSliding, LatencyMS: [2]float64{40, 120}, Seed: 1, Idempotency: compareBytes, EventGapMS: 50,
+		Rate: 10, Window: windowSliding, LatencyMS: [2]float64{40, 120}, Seed: 1, Idempotency: compareBytes, KeyScope: scopeEndpoint, EventGapMS: 50,
 		Webhook: webhookConfig{RetryScale: 1, DelayMS: [2]float64{1000, 5000}, Secrets: []string{}},
 	}
 }
@@ -56,6 +57,8 @@ func (c *config) check() error {
 		return fmt.Errorf("latency_ms %v: want 0 <= shortest <= longest", c.LatencyMS)
 	case c.Idempotency != compareBytes && c.Idempotency != compareCanonical:
 		return fmt.Errorf("idempotency %q: want %s or %s", c.Idempotency, compareBytes, compareCanonical)
+	case c.KeyScope != scopeEndpoint && c.KeyScope != scopeTeam:
+		return fmt.Errorf("key_scope %q: want %s or %s", c.KeyScope, scopeEndpoint, scopeTeam)
 	case c.EventGapMS < 0:
 		return errors.New("event_gap_ms: must not be negative")
 	}

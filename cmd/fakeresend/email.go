@@ -154,6 +154,17 @@ type parsed struct {
 	err   *apiError
 }
 
+// parseMails reads and checks the mails of a request that is a batch or one
+// mail. It leaves out what is wrong with the request as a whole.
+func parseMails(batch bool, data []byte) []parsed {
+	if !batch {
+		e, err := parseEmail(data)
+		return []parsed{{e, err}}
+	}
+	list, _ := parseBatch(data)
+	return list
+}
+
 // parseBatch reads and checks the mails of a batch. What is wrong with one of
 // them leaves the others as they are.
 func parseBatch(data []byte) ([]parsed, *apiError) {
@@ -181,6 +192,11 @@ func parseBatch(data []byte) ([]parsed, *apiError) {
 	}
 	for i, item := range items {
 		list[i].email, list[i].err = parseEmail(item)
+	}
+	for i := range list {
+		if list[i].err == nil && len(list[i].email.Attachments) > 0 {
+			list[i].err = invalid("Invalid `attachments` field. A batch takes no attachments.")
+		}
 	}
 	return list, nil
 }

@@ -16,7 +16,7 @@ const lateGaps = 40
 
 // step is one thing that happens to a mail once it is accepted.
 type step struct {
-	After duration `json:"after"` // since acceptance
+	After duration `json:"after"` // since its request was answered
 	Type  string   `json:"type"`  // email.delivered
 	outcome
 }

@@ -15,8 +15,14 @@ const (
 	maxKeyLen = 256
 )
 
-// scopedKey is an idempotency key with its method and path: the same key on
-// /emails and on /emails/batch is two keys.
+// How far a key reaches. Resend does not say, so clients must work with both.
+const (
+	scopeEndpoint = "endpoint" // the same key on /emails and on /emails/batch is two keys
+	scopeTeam     = "team"
+)
+
+// scopedKey is an idempotency key with the method and path it belongs to,
+// empty if it reaches further.
 type scopedKey struct{ Scope, Key string }
 
 // remembered is a key in use: in flight while reply is nil.

@@ -2,11 +2,13 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"time"
 )
@@ -32,8 +34,55 @@ type acceptance struct {
 	Hash     string     `json:"hash,omitempty"`      // as payloads were compared
 	BodyHash string     `json:"body_hash,omitempty"` // byte by byte
 	Reply    *reply     `json:"reply"`
-	Emails   []*email   `json:"emails"`
-	Plans    [][]step   `json:"plans"` // what will happen to each of them
+	Plans    [][]step   `json:"plans"` // what will happen to each of its mails
+	Batch    bool       `json:"batch,omitempty"`
+	// Request is the body as it came. The mails are read from it again, which
+	// is far cheaper than writing them.
+	Request json.RawMessage `json:"request"`
+
+	emails []*email
+}
+
+// read makes the mails of an acceptance from the journal.
+func (a *acceptance) read() error {
+	for _, item := range parseMails(a.Batch, a.Request) {
+		if item.err == nil && len(a.emails) < len(a.Reply.IDs) {
+			item.email.ID = a.Reply.IDs[len(a.emails)]
+			a.emails = append(a.emails, item.email)
+		}
+	}
+	if len(a.emails) != len(a.Reply.IDs) || len(a.emails) != len(a.Plans) {
+		return errors.New("its request has not as many mails as were accepted")
+	}
+	a.date()
+	return nil
+}
+
+// date gives the mails what they have from their acceptance.
+func (a *acceptance) date() {
+	for i, e := range a.emails {
+		e.AcceptedAt, e.plan = a.At, a.Plans[i]
+		if a.Key != nil {
+			e.IdempotencyKey = a.Key.Key
+		}
+	}
+}
+
+// line is an entry as the journal has it. A request, which is known to be
+// JSON, goes into it untouched: the encoder would look at every byte of it.
+func (e entry) line() ([]byte, error) {
+	if e.Accept == nil || bytes.IndexByte(e.Accept.Request, '\n') >= 0 {
+		line, err := json.Marshal(e)
+		return append(line, '\n'), err
+	}
+	head := *e.Accept
+	head.Request = nil
+	line, err := json.Marshal(entry{Accept: &head})
+	if err != nil {
+		return nil, err
+	}
+	line = bytes.TrimSuffix(line, []byte("null}}"))
+	return slices.Concat(line, e.Accept.Request, []byte("}}\n")), nil
 }
 
 // journal is an append-only file of JSON lines. A nil journal keeps nothing.
@@ -80,6 +129,11 @@ func (j *journal) load(replay func(entry)) error {
 		if err := decodeStrict(line, &e); err != nil {
 			return fmt.Errorf("line %d: %w", n, err)
 		}
+		if e.Accept != nil {
+			if err := e.Accept.read(); err != nil {
+				return fmt.Errorf("line %d: %w", n, err)
+			}
+		}
 		replay(e)
 		j.size += int64(len(line))
 	}
@@ -101,11 +155,10 @@ func (j *journal) write(e entry) (int, error) {
 	if j == nil {
 		return 0, nil
 	}
-	line, err := json.Marshal(e)
+	line, err := e.line()
 	if err != nil {
 		return 0, fmt.Errorf("encode journal line: %w", err)
 	}
-	line = append(line, '\n')
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if _, err := j.file.Write(line); err != nil {

@@ -80,6 +80,18 @@ func TestPages(t *testing.T) {
 	if !strings.Contains(frame.body, `<head lang="en"><base target="_blank">`) {
 		t.Errorf("links stay in the frame: %s", frame.body)
 	}
+	p.admin("config", `{"event_gap_ms":1}`)
+	id = p.send(to("hard@fake.test"))
+	p.quiet()
+	text, _ = parsePage(t, p.must("GET", "/mails/"+id, "").body)
+	for _, want := range []string{"email.sent", "email.bounced: Permanent, NoEmail: smtp; 550 5.1.1 user unknown"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page of a bounced mail lacks %q", want)
+		}
+	}
+	if text, _ := parsePage(t, p.must("GET", "/", "").body); !strings.Contains(text, "to hard@fake.test: bounced") {
+		t.Errorf("list = %s", text)
+	}
 	for _, path := range []string{"/mails/x", "/mails/x/html"} {
 		if res := p.must("GET", path, ""); res.StatusCode != http.StatusNotFound {
 			t.Errorf("%s: %s", path, res.Status)

@@ -39,3 +39,30 @@ func TestLimiter(t *testing.T) {
 		t.Errorf("unlimited: %t, %v", ok, h)
 	}
 }
+
+// A fixed window admits the limit in every second of the clock, and so up to
+// twice as many around its turn.
+func TestFixedWindow(t *testing.T) {
+	t.Parallel()
+	const limit = 5
+	var l limiter
+	second := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	take := func(after time.Duration) bool {
+		h, ok := l.take(second.Add(after), limit, windowFixed)
+		if h.Get("ratelimit-reset") != "1" || (h.Get("retry-after") == "") != ok {
+			t.Errorf("at %s: %v", after, h)
+		}
+		return ok
+	}
+	for i := range 2 * limit {
+		if at := 900*time.Millisecond + time.Duration(i)*20*time.Millisecond; !take(at) {
+			t.Errorf("refused at %s", at)
+		}
+	}
+	if take(1100 * time.Millisecond) {
+		t.Error("admitted one more than the limit")
+	}
+	if !take(2 * time.Second) {
+		t.Error("refused in the next second")
+	}
+}

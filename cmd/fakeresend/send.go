@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -23,7 +24,7 @@ func (s *server) sendEmail(c *call) *answer {
 		return s.refuse(c, err)
 	}
 	e.ID = uuid.NewString()
-	return s.accept(c, []*email{e}, map[string]string{"id": e.ID})
+	return s.accept(c, false, []*email{e}, map[string]string{"id": e.ID})
 }
 
 // sendBatch serves POST /emails/batch. Strict, the default, refuses the whole
@@ -58,9 +59,6 @@ func (s *server) sendBatch(c *call) *answer {
 	}{Data: []itemID{}}
 	for i, item := range items {
 		e, err := item.email, item.err
-		if err == nil && len(e.Attachments) > 0 {
-			err = invalid("Invalid `attachments` field. A batch takes no attachments.")
-		}
 		if err != nil && mode != "permissive" {
 			return s.refuse(c, err)
 		}
@@ -72,7 +70,7 @@ func (s *server) sendBatch(c *call) *answer {
 		emails = append(emails, e)
 		body.Data = append(body.Data, itemID{e.ID})
 	}
-	return s.accept(c, emails, body)
+	return s.accept(c, true, emails, body)
 }
 
 // getEmail serves GET /emails/{id}.
@@ -117,8 +115,18 @@ func (s *server) claim(c *call) *answer {
 	if n := utf8.RuneCountInString(values[0]); n < 1 || n > maxKeyLen {
 		return errInvalidIdempotencyKey.answer()
 	}
-	key := scopedKey{Scope: c.r.Method + " " + c.r.URL.Path, Key: values[0]}
-	claim, first, refusal := s.claimKey(key, c.body)
+	s.mu.Lock()
+	key, compare := scopedKey{Key: values[0]}, s.config.Idempotency
+	if s.config.KeyScope == scopeEndpoint {
+		key.Scope = c.r.Method + " " + c.r.URL.Path
+	}
+	s.mu.Unlock()
+	c.hash = payloadHash(c.body, compareBytes)
+	hash := c.hash
+	if compare != compareBytes {
+		hash = payloadHash(c.body, compare)
+	}
+	claim, first, refusal := s.claimKey(key, c.hash, hash)
 	switch {
 	case refusal != nil:
 		return refusal.answer()
@@ -130,11 +138,12 @@ func (s *server) claim(c *call) *answer {
 }
 
 // claimKey returns the caller's claim, or the reply to repeat, or a refusal.
-func (s *server) claimKey(key scopedKey, body []byte) (*remembered, *reply, *apiError) {
+// hash is what payloads are compared by, bodyHash that of their bytes.
+func (s *server) claimKey(key scopedKey, bodyHash, hash string) (*remembered, *reply, *apiError) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.noteHash(key, payloadHash(body, compareBytes))
-	claim, refusal := s.keys.claim(key, payloadHash(body, s.config.Idempotency), s.now())
+	s.noteHash(key, bodyHash)
+	claim, refusal := s.keys.claim(key, hash, s.now())
 	switch {
 	case refusal == errInvalidIdempotentRequest:
 		s.count.ConflictingKeys++
@@ -175,21 +184,18 @@ func (s *server) refuse(c *call, err *apiError) *answer {
 }
 
 // accept journals mails and then shows them. body is the answer's.
-func (s *server) accept(c *call, emails []*email, body any) *answer {
+func (s *server) accept(c *call, batch bool, emails []*email, body any) *answer {
 	s.gate.RLock()
 	defer s.gate.RUnlock()
-	a := &acceptance{Reply: &reply{Status: http.StatusOK, Body: mustJSON(body)}, Emails: emails}
+	a := &acceptance{Reply: &reply{Status: http.StatusOK, Body: mustJSON(body)}, Batch: batch, Request: bytes.TrimSpace(c.body), emails: emails}
 	if c.key != nil {
-		a.Key, a.Hash, a.BodyHash = c.key, c.claim.hash, payloadHash(c.body, compareBytes)
+		a.Key, a.Hash, a.BodyHash = c.key, c.claim.hash, c.hash
 	}
 	if err := s.admit(a); err != nil {
 		return s.refuse(c, err)
 	}
+	a.date()
 	for _, e := range emails {
-		e.AcceptedAt = a.At
-		if c.key != nil {
-			e.IdempotencyKey = c.key.Key
-		}
 		a.Reply.IDs = append(a.Reply.IDs, e.ID)
 	}
 	if err := s.journal.append(entry{Accept: a}); err != nil {
@@ -209,13 +215,13 @@ func (s *server) admit(a *acceptance) *apiError {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a.At = s.now()
-	n := countRecipients(a.Emails)
+	n := countRecipients(a.emails)
 	if err := s.sent.refuse(a.At, n, s.config.DailyQuota, s.config.MonthlyQuota); err != nil {
 		s.count.OverQuota++
 		return err
 	}
 	s.sent.add(a.At, n)
-	for _, e := range a.Emails {
+	for _, e := range a.emails {
 		a.Plans = append(a.Plans, s.plan(e))
 	}
 	return nil
@@ -231,8 +237,7 @@ func countRecipients(emails []*email) int {
 
 // record shows accepted mails; the caller holds mu or is alone.
 func (s *server) record(a *acceptance) {
-	for i, e := range a.Emails {
-		e.plan = a.Plans[i]
+	for _, e := range a.emails {
 		s.emails = append(s.emails, e)
 		s.byID[e.ID] = e
 		for _, address := range e.recipients() {

@@ -131,7 +131,7 @@ func (s *server) replay(e entry) {
 	s.markAnswered(e.Answer)
 	if e.Accept != nil {
 		s.record(e.Accept)
-		s.sent.add(e.Accept.At, countRecipients(e.Accept.Emails))
+		s.sent.add(e.Accept.At, countRecipients(e.Accept.emails))
 		if k := e.Accept.Key; k != nil {
 			s.keys[*k] = &remembered{hash: e.Accept.Hash, since: e.Accept.At, reply: e.Accept.Reply}
 			s.hashes[*k] = []string{e.Accept.BodyHash}
@@ -204,6 +204,7 @@ type call struct {
 	body     []byte
 	headers  http.Header // for the answer
 	key      *scopedKey  // its idempotency key, if it claimed one
+	hash     string      // of the body's bytes, if it has a key
 	claim    *remembered // of key; settled with reply
 	reply    *reply      // what its key will repeat; nil frees the key
 	accepted []*email    // by this call, not by an earlier one with its key
@@ -243,10 +244,11 @@ func (s *server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	if c.key != nil {
 		s.keys.settle(*c.key, c.claim, c.reply)
 	}
+	now := s.now()
 	for _, e := range c.accepted {
 		s.busy--
 		if s.byID[e.ID] == e { // no reset forgot it
-			s.schedule(e, e.AcceptedAt, told)
+			s.schedule(e, now, told)
 		}
 	}
 	s.mu.Unlock()
@@ -370,7 +372,6 @@ func (s *server) limit(c *call) *apiError {
 	defer s.mu.Unlock()
 	limit, ok := s.config.Rate, false
 	c.headers, ok = s.limiter.take(time.Now(), limit, s.config.Window)
-	s.sent.headers(s.now(), c.headers)
 	if ok {
 		return nil
 	}
@@ -432,8 +433,11 @@ func (s *server) write(w http.ResponseWriter, c *call, a *answer) {
 	_ = rc.SetWriteDeadline(time.Now().Add(ioTimeout))
 	defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
 	h := w.Header()
-	if !a.bare {
+	if !a.bare && c.headers != nil { // it came past authentication
 		maps.Copy(h, c.headers)
+		s.mu.Lock()
+		s.sent.headers(s.now(), h)
+		s.mu.Unlock()
 	}
 	maps.Copy(h, a.header)
 	h.Set("Content-Type", a.contentType)

@@ -40,9 +40,9 @@ func start(t *testing.T) *provider {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.stop)
 	ts := httptest.NewServer(s.handler())
 	t.Cleanup(ts.Close)
+	t.Cleanup(s.stop) // first: it frees who waits
 	return &provider{s, ts.URL, t}
 }
 
@@ -55,7 +55,11 @@ type response struct {
 // do sends a request as a well-behaved client would, unless headers, given as
 // name and value in turn, say otherwise. An empty value omits the header.
 func (p *provider) do(method, path, body string, headers ...string) (response, error) {
-	req, err := http.NewRequestWithContext(context.WithoutCancel(p.t.Context()), method, p.url+path, strings.NewReader(body))
+	return p.doContext(context.WithoutCancel(p.t.Context()), method, path, body, headers...)
+}
+
+func (p *provider) doContext(ctx context.Context, method, path, body string, headers ...string) (response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, p.url+path, strings.NewReader(body))
 	if err != nil {
 		return response{}, err
 	}
@@ -725,6 +729,7 @@ func TestAdminRefuses(t *testing.T) {
 		{"POST", "config", `{"latency_ms":[5,1]}`},
 		{"POST", "config", `{"event_gap_ms":-1}`},
 		{"POST", "config", `{"idempotency":"magic"}`},
+		{"POST", "config", `{"key_scope":"world"}`},
 		{"POST", "config", `{"rate":1} {}`},
 		{"POST", "config", `{"webhook":{"url":"http://x.dev"}}`},
 		{"POST", "config", `{"webhook":{"url":"ftp://x.dev","secrets":["whsec_aGk="]}}`},

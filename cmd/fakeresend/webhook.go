@@ -61,7 +61,7 @@ type webhookConfig struct {
 func (c *webhookConfig) check() error {
 	if c.URL != "" {
 		if u, err := url.Parse(c.URL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return fmt.Errorf("webhook url %q: want http://... or https://...", c.URL)
+			return fmt.Errorf("webhook url %q: want one that begins with http:// or https://", c.URL)
 		}
 		if len(c.Secrets) == 0 {
 			return errors.New("webhook secrets: a url needs at least one")

@@ -3,7 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/mail"
+	netmail "net/mail"
 	"net/url"
 	"os"
 	"slices"
@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/rs/zerolog"
 
+	"usher/internal/mail"
 	"usher/internal/roster"
 )
 
@@ -25,6 +26,7 @@ type config struct {
 	Secret        string   // comma list of signing secrets, the first signs
 	ResendAPIKey  string   // empty: mail stays in the development mailbox
 	ResendBaseURL string
+	HookSecrets   mail.HookSecrets // of the provider's webhooks; nil: none is believed
 	MailFrom      string
 	OpsPassword   string
 	Dev           bool // serves the development mailbox
@@ -87,7 +89,7 @@ func readConfig() (config, error) {
 		}
 	}
 	if c.MailFrom != "" {
-		if _, err := mail.ParseAddress(c.MailFrom); err != nil {
+		if _, err := netmail.ParseAddress(c.MailFrom); err != nil {
 			refuse("USHER_MAIL_FROM is %q; it is a sender like 'Usher <hello@example.org>'", c.MailFrom)
 		}
 	}
@@ -98,6 +100,12 @@ func readConfig() (config, error) {
 		u, err := url.Parse(c.ResendBaseURL)
 		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 			refuse("RESEND_BASE_URL is %q; it is the address of the provider's API, like https://api.resend.com", c.ResendBaseURL)
+		}
+	}
+	if secrets := os.Getenv("RESEND_WEBHOOK_SECRET"); secrets != "" {
+		var err error
+		if c.HookSecrets, err = mail.ParseHookSecrets(secrets); err != nil {
+			refuse("RESEND_WEBHOOK_SECRET: %w; copy it from the webhook's page at Resend, and while it is being replaced list both, old and new, with a comma", err)
 		}
 	}
 	switch dev := os.Getenv("USHER_DEV"); dev {

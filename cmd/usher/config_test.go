@@ -53,6 +53,8 @@ func TestRefusals(t *testing.T) {
 		{with("USHER_MAIL_FROM=Usher"), "worker", []string{"USHER_MAIL_FROM", `"Usher"`, "<hello@example.org>"}},
 		{with("RESEND_API_KEY=re_123"), "worker", []string{"USHER_MAIL_FROM is missing", "RESEND_API_KEY"}},
 		{with("RESEND_BASE_URL=resend"), "worker", []string{"RESEND_BASE_URL", `"resend"`, "https://"}},
+		{with("RESEND_WEBHOOK_SECRET=abc"), "web", []string{"RESEND_WEBHOOK_SECRET", "secret 1", "whsec_"}},
+		{with("RESEND_WEBHOOK_SECRET=whsec_c2l4dGVlbiBsZXR0ZXJzIQ==,"), "worker", []string{"RESEND_WEBHOOK_SECRET", "secret 2"}},
 		{with("PORT=99999"), "web", []string{`PORT is "99999"`, "65535"}},
 		{with("PORT=-1"), "run", []string{`PORT is "-1"`}},
 		{with("USHER_DEV=maybe"), "web", []string{"USHER_DEV", `"maybe"`, "1 or 0"}},

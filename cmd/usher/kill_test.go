@@ -30,13 +30,13 @@ type installation struct {
 
 // install starts a web process and makes an app. The provider takes latency
 // between accepting a mail and answering.
-func install(t *testing.T, latency time.Duration) *installation {
+func install(t *testing.T, latency time.Duration, more ...string) *installation {
 	t.Helper()
 	database := postgrestest.DatabaseURL(t)
 	provider := mailtest.Start(t, "-latency", latency.String())
 	i := &installation{
-		env: environment(database, "RESEND_API_KEY="+provider.APIKey, "RESEND_BASE_URL="+provider.URL,
-			"USHER_MAIL_FROM=Usher <usher@invite.example>", "LOG_LEVEL=warn"),
+		env: environment(database, append(more, "RESEND_API_KEY="+provider.APIKey, "RESEND_BASE_URL="+provider.URL,
+			"USHER_MAIL_FROM=Usher <usher@invite.example>", "LOG_LEVEL=warn")...),
 		provider: provider,
 	}
 	var err error

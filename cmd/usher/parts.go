@@ -89,6 +89,14 @@ func (p *parts) mailbox(pool *pgxpool.Pool) *mail.Mailbox {
 	return &mail.Mailbox{DB: pool, Now: time.Now}
 }
 
+// hook takes the provider's webhooks; nil where no secret is set.
+func (p *parts) hook(pool *pgxpool.Pool, queue *river.Client[pgx.Tx]) *mail.Hook {
+	if p.HookSecrets == nil {
+		return nil
+	}
+	return &mail.Hook{DB: pool, Jobs: queue, Now: time.Now, Secrets: p.HookSecrets}
+}
+
 // serve runs the web front on listener until ctx ends.
 func (p *parts) serve(ctx context.Context, listener net.Listener, example web.Example) error {
 	pool, err := postgres.Open(ctx, p.DatabaseURL, webConnections)
@@ -116,6 +124,7 @@ func (p *parts) newServer(pool *pgxpool.Pool, queue *river.Client[pgx.Tx], examp
 		Roster:      &roster.Roster{DB: pool, Jobs: queue, Now: time.Now},
 		Keys:        p.keys,
 		Mailbox:     p.mailbox(pool),
+		Hook:        p.hook(pool, queue),
 		URL:         p.URL,
 		OpsPassword: p.OpsPassword,
 		Example:     example,
@@ -147,6 +156,7 @@ func (p *parts) work(ctx context.Context) error {
 		Outbox: &mail.Outbox{DB: pool, Now: time.Now},
 		Keys:   p.keys, URL: p.URL, From: p.MailFrom, Log: p.slog(),
 	}
+	worker.Webhooks = p.ResendAPIKey != "" && p.HookSecrets != nil
 	if worker.From == "" {
 		worker.From = devSender
 	}
@@ -163,6 +173,9 @@ func (p *parts) work(ctx context.Context) error {
 	worker.Roster.Jobs = client
 	if err := client.Start(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("start workers: %w", err)
+	}
+	if p.ResendAPIKey != "" && p.HookSecrets == nil {
+		p.log.Warn().Msg("RESEND_WEBHOOK_SECRET is not set: nobody hears of mail that comes back")
 	}
 	p.log.Info().Msg("workers are at work")
 	<-ctx.Done()

@@ -25,6 +25,8 @@ const (
 	EventReopened         = "invitation.reopened"
 	EventRenewalAsked     = "invitation.renewal_asked"
 	EventExpiryExtended   = "invitation.expiry_extended"
+	EventHeld             = "invitation.held"
+	EventMailboxExists    = "invitation.mailbox_exists"
 )
 
 // Event is one line of history: who did what to which subject, and when.
@@ -41,11 +43,15 @@ type Event struct {
 // record writes one event of an invitation and returns its id. actor may be
 // uuid.Nil.
 func record(ctx context.Context, tx pgx.Tx, inv Invitation, eventType string, actor uuid.UUID, at time.Time) (uuid.UUID, error) {
+	return recordData(ctx, tx, inv, eventType, actor, eventData(inv), at)
+}
+
+func recordData(ctx context.Context, tx pgx.Tx, inv Invitation, eventType string, actor uuid.UUID, data json.RawMessage, at time.Time) (uuid.UUID, error) {
 	id := newID()
 	if _, err := tx.Exec(ctx, `
 		INSERT INTO event (id, app_id, type, subject_id, actor_id, data, at)
 		VALUES ($1, $2, $3, $4, NULLIF($5, '00000000-0000-0000-0000-000000000000'::uuid), $6, $7)`,
-		id, inv.AppID, eventType, inv.ID, actor, eventData(inv), at); err != nil {
+		id, inv.AppID, eventType, inv.ID, actor, data, at); err != nil {
 		return id, fmt.Errorf("record %s of invitation %s: %w", eventType, inv.ID, err)
 	}
 	return id, nil

@@ -99,6 +99,7 @@ type Invitation struct {
 	Reopens        int
 	QueuedAt       *time.Time // when the newest mail was asked for
 	MessageID      *uuid.UUID // the newest mail; nil: nobody asked for one
+	MailNote       *MailNote  // what came of it; nil: nothing to tell
 	ExpiresAt      time.Time
 	DecidedAt      *time.Time // when it left the open states
 	AccountID      *uuid.UUID // who accepted
@@ -114,6 +115,8 @@ const invitationColumns = `invitation.id, invitation.app_id, invitation.workspac
 	invitation.kind, invitation.email, invitation.email_key, invitation.full_name, invitation.locale, invitation.note,
 	invitation.state, COALESCE((SELECT message.state FROM message WHERE message.id = invitation.message_id), 'none'),
 	invitation.version, invitation.sends, invitation.reopens, invitation.queued_at, invitation.message_id,
+	(SELECT jsonb_build_object('Reason', message.reason, 'FactAt', message.fact_at, 'Retry', COALESCE((message.args->>'retry')::int, 0))
+		FROM message WHERE message.id = invitation.message_id AND message.reason <> ''),
 	invitation.expires_at, invitation.decided_at, invitation.account_id, invitation.renewal_asked_at, invitation.created_at`
 
 // isOpen is the condition of State.Open.

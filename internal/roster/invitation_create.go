@@ -172,6 +172,7 @@ type createFacts struct {
 	mayInvite      bool       // the actor is a stakeholder or the company's admin
 	memberID       *uuid.UUID // the member with this address
 	open           *Invitation
+	block          string // of the address; empty: it can be written to
 }
 
 // check refuses what can be refused without the database.
@@ -215,7 +216,8 @@ const factsOfQ = `
 		(SELECT m.account_id FROM membership m
 			WHERE m.workspace_id = q.workspace_id AND m.state = 'active' AND m.account_id = (
 				SELECT a.id FROM account a
-				WHERE a.app_id = q.app_id AND a.email_key = q.email_key AND a.status NOT IN ('merged', 'archived'))) AS member_id) AS f`
+				WHERE a.app_id = q.app_id AND a.email_key = q.email_key AND a.status NOT IN ('merged', 'archived'))) AS member_id,
+		(SELECT NULLIF(address.block, '') FROM address WHERE address.app_id = q.app_id AND address.email_key = q.email_key) AS block) AS f`
 
 // queueReads asks for the remembered answers and the facts that decide about
 // all of todo.
@@ -250,12 +252,12 @@ func (b *createBatch) queueReads(batch *pgx.Batch) {
 	})
 	batch.Queue(`
 		SELECT q.n, workspace.state, actor.status,
-			f.may_invite, f.member_id
+			f.may_invite, f.member_id, COALESCE(f.block, '')
 		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) WITH ORDINALITY AS q (app_id, workspace_id, inviter_id, email_key, n)`+factsOfQ,
 		apps, workspaces, actors, emails).Query(func(rows pgx.Rows) error {
 		var n int
 		var f createFacts
-		_, err := pgx.ForEachRow(rows, []any{&n, &f.workspaceState, &f.actorStatus, &f.mayInvite, &f.memberID}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&n, &f.workspaceState, &f.actorStatus, &f.mayInvite, &f.memberID, &f.block}, func() error {
 			b.facts[todo[n-1]] = f
 			return nil
 		})
@@ -343,6 +345,9 @@ func (b *createBatch) settle() (err error) {
 				b.stale = append(b.stale, f.open.ID)
 			}
 			inv := row.invitation(b.now)
+			if row.Notify && f.block != "" {
+				inv.State, inv.Delivery, inv.MailNote = OnHold, MailSuppressed, &MailNote{Reason: ReasonOf(f.block)}
+			}
 			earlier[k] = inv
 			b.out[at].Created = Created{Invitation: inv}
 			b.fresh = append(b.fresh, at)
@@ -429,7 +434,7 @@ func (b *createBatch) queueInsert(batch *pgx.Batch) {
 	var (
 		ids, apps, workspaces, inviters, events = make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n)
 		kinds, emails, emailKeys, names         = make([]string, n), make([]string, n), make([]string, n), make([]string, n)
-		locales, notes                          = make([]string, n), make([]string, n)
+		locales, notes, states, reasons         = make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 		messages                                = make([]*uuid.UUID, n)
 		expires                                 = make([]time.Time, n)
 		routes, keys                            = make([]string, n), make([]string, n)
@@ -440,7 +445,10 @@ func (b *createBatch) queueInsert(batch *pgx.Batch) {
 		ids[i], apps[i], workspaces[i], inviters[i] = inv.ID, inv.AppID, inv.WorkspaceID, inv.InviterID
 		kinds[i], emails[i], emailKeys[i], names[i] = inv.Kind, inv.Email, inv.EmailKey, inv.FullName
 		locales[i], notes[i], messages[i], expires[i] = inv.Locale, inv.Note, inv.MessageID, inv.ExpiresAt
-		events[i], data[i] = newID(), eventData(inv)
+		events[i], data[i], states[i] = newID(), eventData(inv), string(inv.State)
+		if inv.MailNote != nil {
+			reasons[i] = inv.MailNote.Reason
+		}
 		if key.Key == "" {
 			continue
 		}
@@ -452,17 +460,18 @@ func (b *createBatch) queueInsert(batch *pgx.Batch) {
 			SELECT *, (message_id IS NOT NULL)::int AS mailed
 			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
 				$10::text[], $11::uuid[], $12::timestamptz[],
-				$13::uuid[], $14::jsonb[], $15::text[], $16::text[], $17::bytea[], $18::jsonb[])
+				$13::uuid[], $14::jsonb[], $15::text[], $16::text[], $17::bytea[], $18::jsonb[], $25::text[], $26::text[])
 				AS q (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale,
 				note, message_id, expires_at,
-				event_id, data, route, key, body_hash, answer)
+				event_id, data, route, key, body_hash, answer, state, reason)
 		), inserted AS (
 			INSERT INTO invitation (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note,
 				state, sends, message_id, queued_at, expires_at, created_at)
 			SELECT q.id, q.app_id, q.workspace_id, q.inviter_id, q.kind, q.email, q.email_key, q.full_name, q.locale, q.note,
-				'pending', q.mailed, q.message_id, CASE q.mailed WHEN 1 THEN $19::timestamptz END, q.expires_at, $19
+				q.state, q.mailed, q.message_id, CASE q.mailed WHEN 1 THEN $19::timestamptz END, q.expires_at, $19
 			FROM q`+factsOfQ+`
 			WHERE workspace.state = 'active' AND actor.status = 'active' AND f.may_invite AND f.member_id IS NULL
+				AND (q.state = 'on_hold' OR q.mailed = 0 OR f.block IS NULL)
 				AND (SELECT 1 FROM idempotency_key k WHERE k.app_id = q.app_id AND k.route = q.route AND k.key = q.key) IS NULL
 			ON CONFLICT (workspace_id, email_key) WHERE state IN ('pending', 'on_hold') DO NOTHING
 			RETURNING id
@@ -475,18 +484,21 @@ func (b *createBatch) queueInsert(batch *pgx.Batch) {
 			ON CONFLICT (app_id, route, key) DO NOTHING
 			RETURNING 1
 		), asked AS (
-			INSERT INTO message (id, app_id, kind, subject_id, purpose, args, lane, email_key, state, due_at, created_at)
-			SELECT message_id, app_id, $21, id, $22, $23, $24, email_key, 'queued', $19, $19 FROM q JOIN inserted USING (id) WHERE mailed = 1
-			RETURNING lane
+			INSERT INTO message (id, app_id, kind, subject_id, purpose, args, lane, email_key, state, reason, due_at, created_at, settled_at)
+			SELECT message_id, app_id, $21, id, $22, $23, $24, email_key,
+				CASE reason WHEN '' THEN 'queued' ELSE 'suppressed' END, reason,
+				CASE reason WHEN '' THEN $19::timestamptz END, $19, CASE reason WHEN '' THEN NULL ELSE $19::timestamptz END
+			FROM q JOIN inserted USING (id) WHERE mailed = 1
+			RETURNING lane, due_at
 		), woken AS (
-			`+wakeComposer+` FROM asked LIMIT 1
+			`+wakeComposer+` FROM asked WHERE due_at IS NOT NULL LIMIT 1
 			`+wokenNotified+`
 		)
 		SELECT ARRAY(SELECT id FROM inserted), (SELECT count(*) FROM remembered), (SELECT count(*) FROM woken)`,
 		ids, apps, workspaces, inviters, kinds, emails, emailKeys, names, locales,
 		notes, messages, expires,
 		events, data, routes, keys, hashes, answers, b.now, EventCreated,
-		MailInvitation, firstMail.Purpose, firstMail.Args.encode(), firstMail.Lane).QueryRow(func(row pgx.Row) error {
+		MailInvitation, firstMail.Purpose, firstMail.Args.encode(), firstMail.Lane, states, reasons).QueryRow(func(row pgx.Row) error {
 		return row.Scan(&b.inserted, &b.keyedInserted, nil)
 	})
 }
@@ -530,11 +542,17 @@ func (b *createBatch) sortOut() error {
 }
 
 // record remembers the answers that came with a key and without a new
-// invitation.
+// invitation, and notes which new ones are on hold.
 func (b *createBatch) record(ctx context.Context, tx pgx.Tx) error {
 	created := map[int]bool{}
 	for _, at := range b.created {
 		created[at] = true
+		inv := b.out[at].Invitation
+		if inv.State == OnHold { // who invites sees it in the answer and needs no letter
+			if _, err := recordData(ctx, tx, inv, EventHeld, uuid.Nil, heldData(inv, inv.MailNote.Reason), b.now); err != nil {
+				return err
+			}
+		}
 	}
 	keyed := slices.DeleteFunc(slices.Clone(b.keys), func(at int) bool { return created[at] })
 	n := len(keyed)

@@ -42,40 +42,45 @@ func (r *Roster) steer(ctx context.Context, app, actor, id uuid.UUID, key Idempo
 	})
 }
 
-// ResendInvitation mails a pending invitation again, with the same link.
+// ResendInvitation mails an open invitation again, with the same link: one
+// whose mail did not get through as well, unless its address is blocked.
 func (r *Roster) ResendInvitation(ctx context.Context, app, actor, id uuid.UUID, key IdempotencyKey) (Invitation, error) {
 	return r.steer(ctx, app, actor, id, key, func(tx pgx.Tx, now time.Time) (Invitation, error) {
-		inv, ok, err := change(ctx, tx, app, id, `
-			SET sends = sends + 1, message_id = $6, queued_at = $3
-			WHERE app_id = $1 AND id = $2 AND state = 'pending' AND expires_at > $3
-				AND sends <= $4 AND (queued_at IS NULL OR queued_at <= $5)`,
-			app, id, now, maxResends, now.Add(-resendAfter), newID())
-		if err != nil {
-			return inv, err
-		}
-		if !ok {
-			return inv, inv.notResendable(now)
-		}
-		if _, err := record(ctx, tx, inv, EventResent, actor, now); err != nil {
-			return inv, err
-		}
-		return inv, r.mailInvitation(ctx, tx, &inv, now)
+		return r.resend(ctx, tx, app, actor, id, now)
 	})
 }
 
-// notResendable says which condition of ResendInvitation failed.
-func (inv Invitation) notResendable(now time.Time) error {
+func (r *Roster) resend(ctx context.Context, tx pgx.Tx, app, actor, id uuid.UUID, now time.Time) (Invitation, error) {
+	inv, ok, err := change(ctx, tx, app, id, `
+		SET state = 'pending', sends = sends + 1, message_id = $6, queued_at = $3
+		WHERE app_id = $1 AND id = $2 AND `+isOpen+` AND expires_at > $3
+			AND sends <= $4 AND (queued_at IS NULL OR queued_at <= $5)
+			AND NOT EXISTS (SELECT FROM address WHERE address.app_id = $1 AND address.email_key = invitation.email_key AND address.block <> '')`,
+		app, id, now, maxResends, now.Add(-resendAfter), newID())
+	if err != nil {
+		return inv, err
+	}
+	if !ok {
+		return inv, r.notResendable(ctx, tx, inv, now)
+	}
+	if _, err := record(ctx, tx, inv, EventResent, actor, now); err != nil {
+		return inv, err
+	}
+	return inv, r.mailInvitation(ctx, tx, &inv, now)
+}
+
+// notResendable says which condition of resend failed.
+func (r *Roster) notResendable(ctx context.Context, tx pgx.Tx, inv Invitation, now time.Time) error {
 	switch {
-	case inv.State == OnHold:
-		err := errorf(Conflict, "on_hold", "Mail to this address cannot be delivered. Correct the address, or copy the link and give it on another way.")
-		err.State = inv.State
-		return err
-	case inv.State != Pending:
+	case !inv.State.Open():
 		return inv.stands()
 	case !inv.ExpiresAt.After(now):
 		return inv.late()
 	case inv.Sends > maxResends:
 		return errorf(Conflict, "resend_limit", "This invitation was mailed %d times, which is the most. Copy the link and give it on another way.", inv.Sends)
+	}
+	if err := blocked(ctx, tx, inv, now); err != nil {
+		return err
 	}
 	err := errorf(TooSoon, "resend_too_soon", "This invitation was mailed less than an hour ago.")
 	if inv.QueuedAt != nil {

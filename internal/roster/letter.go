@@ -181,12 +181,14 @@ type News struct {
 
 // NewsLine is one event of one invitation.
 type NewsLine struct {
-	Type          string // EventAccepted, EventDeclined, EventExpired or EventRenewalAsked
+	Type          string // EventAccepted, EventDeclined, EventExpired, EventRenewalAsked or EventHeld
 	SubjectID     uuid.UUID
 	PersonName    string
 	Email         string
 	WorkspaceName string
 	At            time.Time
+	Reason        string // of EventHeld: a code
+	Said          string // of EventHeld: what the newest mail came to, as in MailNote
 }
 
 // newsLetters checks mails to inviters.
@@ -215,14 +217,17 @@ func (r *Roster) newsLetters(ctx context.Context, tx pgx.Tx, mails []Mail, lette
 		}
 		return err
 	})
+	// Of a hold that is over nothing is told.
 	batch.Queue(`
-		SELECT q.mail_id, event.type, event.subject_id, COALESCE(account.full_name, invitation.full_name), invitation.email, workspace.name, event.at
+		SELECT q.mail_id, event.type, event.subject_id, COALESCE(account.full_name, invitation.full_name), invitation.email, workspace.name, event.at,
+			COALESCE(event.data->>'reason', ''), COALESCE((SELECT message.reason FROM message WHERE message.id = invitation.message_id), '')
 		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS q (event_id, mail_id, inviter_id)
 		JOIN event ON event.id = q.event_id
 		JOIN invitation ON invitation.app_id = event.app_id AND invitation.id = event.subject_id AND invitation.inviter_id = q.inviter_id
 		JOIN workspace ON workspace.id = invitation.workspace_id
 		LEFT JOIN account ON account.id = invitation.account_id
-		ORDER BY event.id`, events, mailOf, inviterOf).Query(func(rows pgx.Rows) error {
+		WHERE event.type <> $4 OR invitation.state = 'on_hold'
+		ORDER BY event.id`, events, mailOf, inviterOf, EventHeld).Query(func(rows pgx.Rows) error {
 		found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
 			MailID uuid.UUID
 			NewsLine

@@ -153,18 +153,6 @@ func TestResend(t *testing.T) {
 	}
 }
 
-func TestResendOnHold(t *testing.T) {
-	t.Parallel()
-	b := rostertest.Begin(t)
-	inv := b.Invite(t, "ann@example.org")
-	hold(t, b, inv)
-	b.Clock.Add(resendAfter)
-	_, err := b.ResendInvitation(t.Context(), b.App.ID, b.Stakeholder.ID, inv.ID, noKey)
-	if e := refused(t, err, roster.Conflict, "on_hold"); e.State != roster.OnHold {
-		t.Errorf("state: got %s", e.State)
-	}
-}
-
 func TestCopyLink(t *testing.T) {
 	t.Parallel()
 	b := rostertest.Begin(t)

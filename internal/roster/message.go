@@ -49,6 +49,7 @@ type Mail struct {
 type MailArgs struct {
 	Version  int         `json:"version,omitempty"`   // MailInvitation, MailReminder: of its link
 	Send     int         `json:"send,omitempty"`      // MailInvitation: which mail of that version
+	Retry    int         `json:"retry,omitempty"`     // MailInvitation: how often it was written again because the mailbox was full
 	EventIDs []uuid.UUID `json:"event_ids,omitempty"` // MailNews: what is told
 }
 

@@ -46,6 +46,10 @@ var tenancy = map[string]struct {
 		_, err := own.ResendInvitation(ctx, own.App.ID, own.Admin.ID, theirs.ID, noKey)
 		return err
 	}, roster.NotFound},
+	"ResendToBlocked": {func(ctx context.Context, own, _ *rostertest.Bundle, theirs roster.Invitation) error {
+		_, err := own.ResendToBlocked(ctx, own.App.ID, own.Admin.ID, theirs.ID, noKey)
+		return err
+	}, roster.NotFound},
 	"CopyInvitationLink": {func(ctx context.Context, own, _ *rostertest.Bundle, theirs roster.Invitation) error {
 		_, err := own.CopyInvitationLink(ctx, own.App.ID, own.Admin.ID, theirs.ID, noKey)
 		return err
@@ -129,6 +133,10 @@ var tenancy = map[string]struct {
 	"StopMail":          {}, // the ticket is signed
 	"ResumeMail":        {}, // the ticket is signed
 	"ExpireInvitations": {}, // the clock's
+	"HoldInvitation":    {}, // TestHoldOnlyFor
+	"MailAgain":         {}, // a message's, whose id is all there is
+	"AddressToLift":     {}, // a job's, inserted by ResendToBlocked
+	"AddressLifted":     {}, // a job's, inserted by ResendToBlocked
 	"HoldAppMail":       {}, // the app of a message of ours
 	"MailMoved":         {}, // a dispatch's, which carries mail of several apps
 	"In":                {}, // no operation
