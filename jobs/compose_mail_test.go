@@ -294,9 +294,8 @@ func TestComposersShareTurns(t *testing.T) {
 		errs := make(chan error, others+1)
 		for n := range int64(others + 1) {
 			go func() { errs <- worker.compose(t.Context(), roster.Interactive) }()
-			for asked.Load() <= n || g.begun.Load() == 0 { // the first is at it, the others have asked
-				time.Sleep(time.Millisecond)
-			}
+			// The first is at it before the others ask.
+			poll(t, "a composer asks", func() bool { return asked.Load() > n && g.begun.Load() > 0 })
 		}
 		close(g.opened)
 		failed := 0

@@ -477,9 +477,20 @@ func (w *world) run(pool *pgxpool.Pool) *river.Client[pgx.Tx] {
 // eventually waits until a query answers true.
 func (w *world) eventually(what, sql string, args ...any) {
 	w.t.Helper()
-	for end := time.Now().Add(30 * time.Second); !value[bool](w, sql, args...); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			w.t.Fatalf("%s: not within 30 s", what)
+	poll(w.t, what, func() bool { return value[bool](w, sql, args...) })
+}
+
+// poll waits until done answers true.
+func poll(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	patience := time.After(30 * time.Second)
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-patience:
+			t.Fatalf("%s: not within 30 s", what)
 		}
 	}
 }

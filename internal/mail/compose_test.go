@@ -154,6 +154,9 @@ func TestTakeAtOnce(t *testing.T) {
 		tx, err := pool.Begin(t.Context())
 		d.must(err)
 		defer tx.Rollback(t.Context())
+		if _, err := tx.Exec(t.Context(), `SET LOCAL lock_timeout = '5s'`); err != nil {
+			t.Fatal(err)
+		}
 		messages := claim(t, d.In(tx), d.way, bulk)
 		if len(messages) != want {
 			t.Errorf("%d taken, want %d", len(messages), want)

@@ -88,7 +88,7 @@ func (o *Outbox) Begin(ctx context.Context, id uuid.UUID) (d Dispatch, ok bool, 
 	err = postgres.Send(ctx, o.DB, func(batch *pgx.Batch) {
 		batch.Queue(`
 			WITH given_up AS (
-				UPDATE dispatch SET state = 'uncertain', settled_at = $2
+				UPDATE dispatch SET state = 'uncertain', body = NULL, settled_at = $2
 				WHERE id = $1 AND state = 'sending' AND unknown > 0 AND first_attempt_at <= $3
 				RETURNING id
 			)

@@ -69,6 +69,9 @@ func TestGivenUp(t *testing.T) {
 		d.wantMessages(ids, Uncertain, Bounced, Uncertain)
 		d.now = d.now.Add(time.Hour)
 	}
+	if !value[bool](d, `SELECT body IS NULL FROM dispatch WHERE id = $1`, id) {
+		t.Error("the bytes are kept though they are never sent again")
+	}
 	if m := d.message(ids[0]); m.Reason == "" || m.SettledAt == nil || !m.SettledAt.Equal(noon.Add(replayFor)) {
 		t.Errorf("given up as %+v, want it to say why and when", m)
 	}

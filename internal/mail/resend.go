@@ -96,7 +96,7 @@ func (r *Resend) Send(ctx context.Context, d Dispatch) (Receipt, error) {
 	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(d.Body)), nil }
 	req.Body, _ = req.GetBody()
 
-	_, err = r.client.Perform(req, nil)
+	_, err = r.client.Perform(req, nil) //nolint:bodyclose // keepReply read and closed it
 	switch {
 	case err == nil && reply.status < 300:
 		receipt, err := reply.receipt(d)
