@@ -36,6 +36,7 @@ func (s *stage) calm(ctx context.Context) error {
 		}
 		crew = append(crew, p)
 	}
+	s.shake(ctx)
 	shown := time.Now()
 	for end := time.Now().Add(s.patience); time.Now().Before(end); {
 		var n int
@@ -56,6 +57,19 @@ func (s *stage) calm(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// shake has the provider go away and come back a few times, so that what a kill
+// left in doubt meets a plain refusal: it must stay in doubt.
+func (s *stage) shake(ctx context.Context) {
+	for range 5 {
+		_ = s.tell(ctx, http.MethodPut, "/_admin/faults", []map[string]any{{"kind": "down", "delay": "3s"}}, nil)
+		select {
+		case <-time.After(8 * time.Second):
+		case <-ctx.Done():
+		}
+	}
+	_ = s.tell(ctx, http.MethodPut, "/_admin/faults", []any{}, nil)
 }
 
 // count compares what was promised with what the provider has.

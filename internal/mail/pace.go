@@ -96,9 +96,12 @@ func (o *Outbox) Block(ctx context.Context, pace string, d time.Duration, reason
 }
 
 // queueFlows notes what an accepted request shows: the way named pace is open,
-// and what its limit is; 0 where the answer did not say.
+// unless another request was told otherwise meanwhile, and what its limit is; 0
+// where the answer did not say.
 func queueFlows(batch *pgx.Batch, pace string, rate float64) {
 	batch.Queue(`
-		UPDATE pace SET rate = COALESCE(NULLIF($2::float8, 0), rate), blocked_since = NULL, blocked_reason = ''
-		WHERE id = $1 AND (rate <> COALESCE(NULLIF($2::float8, 0), rate) OR blocked_since IS NOT NULL)`, pace, rate)
+		UPDATE pace SET rate = COALESCE(NULLIF($2::float8, 0), rate),
+			blocked_since = CASE WHEN blocked_until > clock_timestamp() THEN blocked_since END,
+			blocked_reason = CASE WHEN blocked_until > clock_timestamp() THEN blocked_reason ELSE '' END
+		WHERE id = $1 AND (rate <> COALESCE(NULLIF($2::float8, 0), rate) OR blocked_since IS NOT NULL AND blocked_until <= clock_timestamp())`, pace, rate)
 }
