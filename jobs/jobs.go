@@ -87,6 +87,7 @@ var schedule = []struct {
 	{"compose_interactive", "* * * * *", roster.ComposeMail{Lane: roster.Interactive}},
 	{"compose_bulk", "* * * * *", roster.ComposeMail{Lane: roster.Bulk}},
 	{"expire_invitations", "* * * * *", roster.ExpireInvitations{}},
+	{"reconcile_mail", "*/10 * * * *", mail.ReconcileMail{}},
 	{"watch_webhooks", "*/10 * * * *", mail.WatchWebhooks{}},
 }
 
@@ -114,6 +115,8 @@ func NewClient(pool *pgxpool.Pool, w *Worker, logger *slog.Logger) (*river.Clien
 	river.AddWorker(workers, &applyProviderEvent{Worker: w})
 	river.AddWorker(workers, &retryMail{Worker: w})
 	river.AddWorker(workers, &liftSuppression{Worker: w})
+	river.AddWorker(workers, &liftAddress{Worker: w})
+	river.AddWorker(workers, &reconcileMail{Worker: w})
 	river.AddWorker(workers, &watchWebhooks{Worker: w})
 	periodic, err := periodicJobs()
 	if err != nil {

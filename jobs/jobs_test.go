@@ -382,7 +382,7 @@ func TestEveryKindHasAQueue(t *testing.T) {
 	for _, args := range []river.JobArgsWithInsertOpts{
 		roster.ComposeMail{Lane: roster.Interactive}, roster.ComposeMail{Lane: roster.Bulk},
 		mail.SendDispatch{Lane: mail.Lane(roster.Interactive)}, mail.SendDispatch{Lane: mail.Lane(roster.Bulk)},
-		roster.ExpireInvitations{},
+		roster.ExpireInvitations{}, roster.LiftAddress{}, mail.ReconcileMail{},
 	} {
 		if _, ok := queues()[args.InsertOpts().Queue]; !ok {
 			t.Errorf("nobody works the queue %q of %T", args.InsertOpts().Queue, args)
@@ -531,8 +531,17 @@ func TestClientWorksEveryKind(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.eventually("and again", `SELECT count(*) = 3 FROM dev_mail WHERE recipient = 'dan@client.dev'`)
+
+	// Another address is said to work.
+	if _, err := pool.Exec(t.Context(), `
+		INSERT INTO address (app_id, email_key, block, blocked_at) VALUES ($1, 'ann@client.dev', 'hard', $2)`, w.app.ID, w.now); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.worker.Roster.LiftSuppression(t.Context(), w.app.ID, "ann@client.dev"); err != nil {
+		t.Fatal(err)
+	}
 	w.eventually("every kind of job was completed", `
-		SELECT count(DISTINCT (kind, queue)) = 9 AND bool_and(state = 'completed') FROM river_job`)
+		SELECT count(DISTINCT (kind, queue)) = 11 AND bool_and(state = 'completed') FROM river_job`)
 	if state := value[string](w, `SELECT state FROM invitation WHERE id = $1`, gone.ID); state != "expired" {
 		t.Errorf("the invitation that is over is %s", state)
 	}

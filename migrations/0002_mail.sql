@@ -34,6 +34,7 @@ CREATE TABLE message (
 CREATE INDEX message_due ON message (lane, due_at, id) WHERE due_at IS NOT NULL;
 -- Everything a person was written, newest first.
 CREATE INDEX message_person ON message (app_id, email_key, id);
+CREATE INDEX message_app ON message (app_id, id);
 
 CREATE TABLE dispatch (
     id               uuid        PRIMARY KEY,            -- the Idempotency-Key
@@ -45,12 +46,14 @@ CREATE TABLE dispatch (
     attempts         int         NOT NULL DEFAULT 0,
     unknown          int         NOT NULL DEFAULT 0,     -- attempts whose outcome nobody knows; 0: a new key is safe
     first_attempt_at timestamptz,                        -- replays end 23 h after it: the provider forgets keys after 24 h
+    last_attempt_at  timestamptz,                        -- what it sent, it sent between the two
     outcome          text        NOT NULL DEFAULT '',    -- of the newest attempt, for the operator
     created_at       timestamptz NOT NULL,
     settled_at       timestamptz
 );
 ALTER TABLE dispatch ALTER COLUMN body SET STORAGE EXTERNAL; -- it comes compressed
 CREATE INDEX dispatch_open ON dispatch (lane, id) WHERE state IN ('ready', 'sending');
+CREATE INDEX dispatch_uncertain ON dispatch (id) WHERE state = 'uncertain'; -- the way to uncertain messages, too
 
 -- The limiter all processes share, one row for each way out.
 CREATE TABLE pace (
@@ -75,6 +78,7 @@ CREATE TABLE address (
     unsubscribed_at timestamptz,                         -- from reminders
     PRIMARY KEY (app_id, email_key)
 );
+CREATE INDEX address_blocked ON address (app_id, email_key) WHERE block <> '';
 
 -- The provider refused the app's sender: its mail waits, other apps' does not.
 ALTER TABLE app ADD COLUMN mail_stopped_until  timestamptz;
@@ -93,15 +97,23 @@ CREATE TABLE provider_event (
     outcome     text        NOT NULL DEFAULT ''          -- what it changed, for the operator
 );
 CREATE INDEX provider_event_message ON provider_event (message_id, at) WHERE message_id IS NOT NULL;
+CREATE INDEX provider_event_received ON provider_event (received_at); -- when it last spoke
 
 INSERT INTO message (id, app_id, kind, subject_id, purpose, lane, email_key, state, reason, sender, recipient, subject, provider_id, created_at, settled_at)
 SELECT id, app_id, CASE WHEN dedupe_key LIKE 'news:%' THEN 'news' ELSE 'invitation' END, subject_id, dedupe_key, 'interactive', lower(recipient),
     CASE state WHEN 'sending' THEN 'uncertain' ELSE state END, error, sender, recipient, subject, provider_id, created_at, settled_at
 FROM message_before;
 DROP TABLE message_before;
+-- Each was a request of its own, under its own id.
+INSERT INTO dispatch (id, lane, endpoint, message_ids, state, attempts, unknown, first_attempt_at, last_attempt_at, created_at, settled_at)
+SELECT id, lane, '/emails', ARRAY[id], 'uncertain', 1, 1, created_at, COALESCE(settled_at, created_at), created_at, now() FROM message WHERE state = 'uncertain';
+UPDATE message SET dispatch_id = id WHERE state = 'uncertain';
 
 -- How the newest mail fares is the message's own word.
 ALTER TABLE invitation ADD COLUMN message_id uuid;       -- the newest mail; null: nobody asked for one
 UPDATE invitation SET message_id = (
     SELECT id FROM message WHERE message.subject_id = invitation.id AND kind = 'invitation' ORDER BY id DESC LIMIT 1);
 ALTER TABLE invitation DROP COLUMN delivery;
+-- Everything a person was invited to, whether by mail or not. The address comes
+-- first for the reason given at invitation_open.
+CREATE INDEX invitation_person ON invitation (email_key, app_id);

@@ -66,6 +66,7 @@ CREATE TABLE address (
     CONSTRAINT address_block_check CHECK ((block = ANY (ARRAY[''::text, 'hard'::text, 'provider'::text, 'complaint'::text]))),
     CONSTRAINT address_pkey PRIMARY KEY (app_id, email_key)
 );
+CREATE INDEX address_blocked ON public.address USING btree (app_id, email_key) WHERE (block <> ''::text);
 
 CREATE TABLE api_key (
     id uuid NOT NULL,
@@ -143,6 +144,7 @@ CREATE TABLE dispatch (
     attempts integer NOT NULL DEFAULT 0,
     unknown integer NOT NULL DEFAULT 0,
     first_attempt_at timestamp with time zone,
+    last_attempt_at timestamp with time zone,
     outcome text NOT NULL DEFAULT ''::text,
     created_at timestamp with time zone NOT NULL,
     settled_at timestamp with time zone,
@@ -152,6 +154,7 @@ CREATE TABLE dispatch (
     CONSTRAINT dispatch_state_check CHECK ((state = ANY (ARRAY['ready'::text, 'sending'::text, 'settled'::text, 'dissolved'::text, 'uncertain'::text])))
 );
 CREATE INDEX dispatch_open ON public.dispatch USING btree (lane, id) WHERE (state = ANY (ARRAY['ready'::text, 'sending'::text]));
+CREATE INDEX dispatch_uncertain ON public.dispatch USING btree (id) WHERE (state = 'uncertain'::text);
 
 CREATE TABLE event (
     id uuid NOT NULL,
@@ -209,6 +212,7 @@ CREATE TABLE invitation (
 );
 CREATE INDEX invitation_due ON public.invitation USING btree (expires_at) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
 CREATE UNIQUE INDEX invitation_open ON public.invitation USING btree (workspace_id, email_key) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
+CREATE INDEX invitation_person ON public.invitation USING btree (email_key, app_id);
 CREATE INDEX invitation_workspace ON public.invitation USING btree (app_id, workspace_id, id);
 
 CREATE TABLE membership (
@@ -251,6 +255,7 @@ CREATE TABLE message (
     CONSTRAINT message_state_check1 CHECK ((state = ANY (ARRAY['queued'::text, 'held'::text, 'sending'::text, 'accepted'::text, 'delayed'::text, 'delivered'::text, 'bounced'::text, 'complained'::text, 'suppressed'::text, 'failed'::text, 'cancelled'::text, 'uncertain'::text]))),
     CONSTRAINT message_subject_id_purpose_key UNIQUE (subject_id, purpose)
 );
+CREATE INDEX message_app ON public.message USING btree (app_id, id);
 CREATE INDEX message_due ON public.message USING btree (lane, due_at, id) WHERE (due_at IS NOT NULL);
 CREATE INDEX message_person ON public.message USING btree (app_id, email_key, id);
 
@@ -277,6 +282,7 @@ CREATE TABLE provider_event (
     CONSTRAINT provider_event_pkey PRIMARY KEY (id)
 );
 CREATE INDEX provider_event_message ON public.provider_event USING btree (message_id, at) WHERE (message_id IS NOT NULL);
+CREATE INDEX provider_event_received ON public.provider_event USING btree (received_at);
 
 CREATE TABLE river_job (
     id bigint NOT NULL DEFAULT nextval('river_job_id_seq'::regclass),

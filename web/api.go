@@ -41,6 +41,7 @@ func (s *Server) apiRoutes() {
 	config.Security = []map[string][]string{{"key": {}}}
 	config.Tags = []*huma.Tag{
 		{Name: tagInvitations, Description: "Invitations ask a person to join a workspace."},
+		{Name: tagMail, Description: "What happened to each mail, and the addresses that get none."},
 		{Name: tagPeople, Description: "Accounts, the companies that employ professionals, and the workspaces they share."},
 	}
 	s.api = humafiber.New(s.app, config)
@@ -48,11 +49,13 @@ func (s *Server) apiRoutes() {
 	s.app.Get("/openapi.json", s.openAPI)
 
 	s.invitationRoutes()
+	s.mailRoutes()
 	s.peopleRoutes()
 }
 
 const (
 	tagInvitations = "Invitations"
+	tagMail        = "Mail"
 	tagPeople      = "People and workspaces"
 )
 

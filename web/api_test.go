@@ -70,7 +70,7 @@ func TestEveryOperation(t *testing.T) {
 	s := newSite(t)
 	doc := s.server.api.OpenAPI()
 	todo := operations(doc)
-	var invitation, company, workspace, account string // ids, as answered
+	var invitation, company, workspace, account, message string // ids, as answered
 	steps := []struct {
 		op     string
 		call   func() (path, body string)
@@ -137,6 +137,53 @@ func TestEveryOperation(t *testing.T) {
 		{"revoke-invitation", func() (string, string) { return "/v1/invitations/" + invitation + "/revoke", "" }, 200, func(r reply) {
 			if r.text(t, "state") != "revoked" || r.text(t, "decided_at") == "" || r.text(t, "link") != "" {
 				t.Errorf("invitation is %s", r.body)
+			}
+		}},
+		{"list-messages", func() (string, string) {
+			return "/v1/messages?email=Anna%40Client.example&subject_id=" + invitation + "&limit=1", ""
+		}, 200, func(r reply) {
+			if message = r.text(t, "next"); !strings.Contains(r.body, `"id":"`+message+`"`) || !strings.Contains(r.body, `"state":"queued"`) {
+				t.Errorf("messages are %s", r.body)
+			}
+		}},
+		{"get-message", func() (string, string) {
+			s.exec(`UPDATE message SET state = 'uncertain', due_at = NULL WHERE id = $1`, message)
+			s.exec(`INSERT INTO provider_event (id, type, message_id, body, at, received_at) VALUES ('e', 'email.opened', $1, '{}', now(), now())`, message)
+			return "/v1/messages/" + message, ""
+		}, 200, func(r reply) {
+			if r.text(t, "state") != "uncertain" || !strings.Contains(r.text(t, "next"), "settle it") || !strings.Contains(r.body, "email.opened") {
+				t.Errorf("message is %s", r.body)
+			}
+		}},
+		{"settle-message", func() (string, string) { return "/v1/messages/" + message + "/settle", `{"outcome":"not_sent"}` }, 200, func(r reply) {
+			if r.text(t, "id") != message || r.text(t, "outcome") != "not_sent" || r.text(t, "new_message_id") != "" { // the invitation is revoked
+				t.Errorf("settled: %s", r.body)
+			}
+		}},
+		{"get-mail-health", func() (string, string) { return "/v1/mail/health", "" }, 200, func(r reply) {
+			if r.value(t, "flowing") != true || r.value(t, "uncertain") != 0.0 {
+				t.Errorf("health is %s", r.body)
+			}
+		}},
+		{"list-suppressions", func() (string, string) {
+			s.exec(`INSERT INTO address (app_id, email_key, block, detail, blocked_at) VALUES ($1, 'a+b@client.example', 'hard', '550', now()), ($1, 'b@client.example', 'complaint', '', now())`, s.app.ID)
+			return "/v1/suppressions?limit=1", ""
+		}, 200, func(r reply) {
+			if r.text(t, "next") != "a+b@client.example" || !strings.Contains(r.body, `"reason":"hard"`) {
+				t.Errorf("suppressions are %s", r.body)
+			}
+		}},
+		{"get-suppression", func() (string, string) { return "/v1/suppressions/A+b%40client.example", "" }, 200, func(r reply) {
+			if r.text(t, "detail") != "550" || r.text(t, "email") != "a+b@client.example" {
+				t.Errorf("suppression is %s", r.body)
+			}
+		}},
+		{"lift-suppression", func() (string, string) {
+			s.exec(`UPDATE message SET email_key = 'a+b@client.example' WHERE id = $1`, message)
+			return "/v1/suppressions/a+b@client.example", ""
+		}, 202, func(r reply) {
+			if r.value(t, "lifting") != true || r.text(t, "lifted_at") == "" {
+				t.Errorf("suppression is %s", r.body)
 			}
 		}},
 		{"list-invitation-events", func() (string, string) { return "/v1/invitations/" + invitation + "/events", "" }, 200, func(r reply) {
@@ -248,18 +295,24 @@ func TestNothingCrossesApps(t *testing.T) {
 	s.exec(`UPDATE workspace SET name = 'Secret Family' WHERE app_id = $1`, other.app.ID)
 	s.exec(`UPDATE account SET full_name = 'Secret Agent' WHERE app_id = $1`, other.app.ID)
 	ids := func(te tenant) map[string]string {
+		inv := s.invite(te, "secret@client.example")
+		blocked := "of-" + te.app.ID.String() + "@client.example"
+		s.invite(te, blocked)
+		s.exec(`INSERT INTO address (app_id, email_key, block, blocked_at) VALUES ($1, $2, 'hard', now())`, te.app.ID, blocked)
 		return map[string]string{
-			"invitations": s.invite(te, "secret@client.example").ID.String(), "accounts": te.actor.ID.String(),
+			"invitations": inv.ID.String(), "accounts": te.actor.ID.String(),
 			"companies": te.company.ID.String(), "workspaces": te.workspace.ID.String(),
+			"messages": inv.MessageID.String(), "suppressions": blocked,
 		}
 	}
+	named := func(path, id string) string { return strings.NewReplacer("{id}", id, "{email}", id).Replace(path) }
 	mine, theirs := ids(me), ids(other)
 	resources := map[string]string{"workspace_id": "workspaces", "company_id": "companies", "account_id": "accounts", "owner_id": "accounts"}
 	doc := s.server.api.OpenAPI()
 	places := 0
 	for id, op := range operations(doc) {
 		resource := strings.Split(op.Path, "/")[2]
-		path := strings.ReplaceAll(op.Path, "{id}", mine[resource])
+		path := named(op.Path, mine[resource])
 		body := map[string]any{}
 		if op.RequestBody != nil {
 			for name, property := range resolve(doc, op.RequestBody.Content["application/json"].Schema).Properties {
@@ -297,9 +350,9 @@ func TestNothingCrossesApps(t *testing.T) {
 			}
 			return r
 		}
-		if strings.Contains(op.Path, "{id}") {
+		if op.Path != path {
 			places++
-			if r := try("id in the path", strings.ReplaceAll(op.Path, "{id}", theirs[resource]), body, nil); r.StatusCode != 404 {
+			if r := try("id in the path", named(op.Path, theirs[resource]), body, nil); r.StatusCode != 404 {
 				t.Errorf("%s with another app's id in the path: %d %s", id, r.StatusCode, r.body)
 			}
 		}

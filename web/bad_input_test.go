@@ -52,6 +52,11 @@ func TestBadInput(t *testing.T) {
 	correct := func(body string) call {
 		return call{method: post, path: "/v1/invitations/" + inv.ID.String() + "/correct-address", body: body}
 	}
+	settle := func(id, body string) call {
+		return call{method: post, path: "/v1/messages/" + id + "/settle", body: body}
+	}
+	s.exec(`INSERT INTO address (app_id, email_key, block, blocked_at) VALUES ($1, 'blocked@client.example', 'hard', now()), ($2, 'angry@client.example', 'complaint', now())`,
+		other.app.ID, me.app.ID)
 	keyed := func(c call, key string) call {
 		if c.header == nil {
 			c.header = map[string]string{}
@@ -216,6 +221,30 @@ func TestBadInput(t *testing.T) {
 		{"key not printable", with("Idempotency-Key", "a\tb"), 422, "validation_failed"},
 		{"key not ASCII", with("Idempotency-Key", "clé"), 422, "validation_failed"},
 		{"key with a space", with("Idempotency-Key", "a b"), 422, "validation_failed"},
+
+		// Mails.
+		{"message id not a UUID", call{method: get, path: "/v1/messages/7"}, 422, "validation_failed"},
+		{"message unknown", call{method: get, path: "/v1/messages/" + newID()}, 404, "message_not_found"},
+		{"message of another app", call{method: get, path: "/v1/messages/" + theirs.MessageID.String()}, 404, "message_not_found"},
+		{"messages to no address", call{method: get, path: "/v1/messages?email=ann"}, 422, "email_invalid"},
+		{"messages in no state", call{method: get, path: "/v1/messages?state=lost"}, 422, "validation_failed"},
+		{"messages about no id", call{method: get, path: "/v1/messages?subject_id=7"}, 422, "validation_failed"},
+		{"messages after no id", call{method: get, path: "/v1/messages?after=7"}, 422, "validation_failed"},
+		{"too many messages", call{method: get, path: "/v1/messages?limit=201"}, 422, "validation_failed"},
+		{"settled without a body", settle(inv.MessageID.String(), ``), 400, "request_malformed"},
+		{"settled without an outcome", settle(inv.MessageID.String(), `{}`), 422, "validation_failed"},
+		{"settled as lost", settle(inv.MessageID.String(), `{"outcome":"lost"}`), 422, "validation_failed"},
+		{"settled though known", settle(inv.MessageID.String(), `{"outcome":"sent"}`), 409, "not_uncertain"},
+		{"settled though unknown", settle(newID(), `{"outcome":"sent"}`), 404, "message_not_found"},
+		{"settled for another app", settle(theirs.MessageID.String(), `{"outcome":"sent"}`), 404, "message_not_found"},
+		{"suppression of no address", call{method: get, path: "/v1/suppressions/ann"}, 422, "email_invalid"},
+		{"suppression with a slash", call{method: get, path: "/v1/suppressions/%2e%2e%2fann@client.example"}, 422, "email_invalid"},
+		{"suppression of percent signs", call{method: get, path: "/v1/suppressions/100%25@client.example"}, 404, "suppression_not_found"},
+		{"suppression unknown", call{method: get, path: "/v1/suppressions/ann@client.example"}, 404, "suppression_not_found"},
+		{"suppression of another app", call{method: get, path: "/v1/suppressions/blocked@client.example"}, 404, "suppression_not_found"},
+		{"suppression of another app lifted", call{method: http.MethodDelete, path: "/v1/suppressions/blocked@client.example"}, 404, "suppression_not_found"},
+		{"complaint lifted", call{method: http.MethodDelete, path: "/v1/suppressions/angry@client.example"}, 409, "no_mail_wanted"},
+		{"no address lifted", call{method: http.MethodDelete, path: "/v1/suppressions/ann"}, 422, "email_invalid"},
 
 		// Lists.
 		{"limit zero", call{method: get, path: "/v1/invitations?limit=0"}, 422, "validation_failed"},

@@ -44,7 +44,7 @@ func describe(doc *huma.OpenAPI, o Options) docsView {
 		group := docsGroup{ID: anchor(tag.Name), Title: tag.Name, Description: tag.Description}
 		for _, path := range slices.Sorted(maps.Keys(doc.Paths)) {
 			item := doc.Paths[path]
-			for _, op := range []*huma.Operation{item.Post, item.Get} {
+			for _, op := range []*huma.Operation{item.Post, item.Get, item.Delete} {
 				if op != nil && slices.Contains(op.Tags, tag.Name) {
 					group.Operations = append(group.Operations, describeOperation(doc, op, o))
 				}

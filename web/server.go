@@ -73,6 +73,7 @@ type Example struct {
 type Server struct {
 	Options
 
+	outbox *mail.Outbox
 	app    *fiber.App
 	api    huma.API
 	pages  *pages
@@ -87,7 +88,7 @@ type Server struct {
 // New prepares a server; nothing runs yet. It fails if a template, a text or
 // the API's description is broken.
 func New(o Options) (*Server, error) {
-	s := &Server{Options: o}
+	s := &Server{Options: o, outbox: &mail.Outbox{DB: o.Roster.DB, Now: o.Roster.Now}}
 	var err error
 	if s.pages, err = newPages(); err != nil {
 		return nil, err

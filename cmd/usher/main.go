@@ -20,10 +20,14 @@ var version = "development"
 const (
 	exitFailure = 1 // it was tried and did not work
 	exitUsage   = 2 // it was asked for in a way that cannot work
+	exitUnknown = 3 // nothing is known of what was asked about
 )
 
 // usageError is an error in what was asked for.
 type usageError struct{ error }
+
+// unknownError tells that nothing is known of what was asked about.
+type unknownError struct{ error }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -48,7 +52,7 @@ func run(ctx context.Context, args []string) int {
 	})
 	root.AddCommand(
 		runCommand(), webCommand(), workerCommand(), migrateCommand(),
-		appsCommand(), keysCommand(), openAPICommand(), postgresCommand(),
+		appsCommand(), keysCommand(), whyCommand(), mailCommand(), openAPICommand(), postgresCommand(),
 	)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -61,8 +65,12 @@ func run(ctx context.Context, args []string) int {
 	}
 	fmt.Fprintln(os.Stderr, "usher: "+err.Error())
 	var usage usageError
-	if errors.As(err, &usage) {
+	var unknown unknownError
+	switch {
+	case errors.As(err, &usage):
 		return exitUsage
+	case errors.As(err, &unknown):
+		return exitUnknown
 	}
 	return exitFailure
 }

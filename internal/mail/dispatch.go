@@ -97,7 +97,7 @@ func (o *Outbox) Begin(ctx context.Context, id uuid.UUID) (d Dispatch, ok bool, 
 				AND message.id = ANY((SELECT message_ids FROM dispatch WHERE id = $1)::uuid[])`, id, now, now.Add(-replayFor))
 		batch.Queue(`
 			UPDATE dispatch SET state = 'sending', attempts = attempts + 1, unknown = unknown + 1,
-				first_attempt_at = COALESCE(first_attempt_at, $2)
+				first_attempt_at = COALESCE(first_attempt_at, $2), last_attempt_at = $2
 			WHERE id = $1 AND state IN ('ready', 'sending')
 			RETURNING id, lane, endpoint, message_ids, body, state, attempts, unknown, first_attempt_at`, id, now).Query(func(rows pgx.Rows) error {
 			d, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Dispatch])

@@ -2,6 +2,7 @@ package mail
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -22,6 +23,10 @@ func (r *Resend) Lift(ctx context.Context, email string) error {
 		return fmt.Errorf("lift suppression: %w", err)
 	}
 	if _, err := r.client.Perform(req, nil); err != nil && reply.status != http.StatusNotFound { //nolint:bodyclose // the library closes it
+		var failed *url.Error
+		if errors.As(err, &failed) {
+			err = failed.Err // without the address, which stands in the URL: a job keeps its errors
+		}
 		return fmt.Errorf("lift suppression: %w", err)
 	}
 	return nil

@@ -141,7 +141,7 @@ func (r *Roster) MailAgain(ctx context.Context, job RetryMail) (mailed bool, err
 			return err
 		}
 		m := inv.mail()
-		m.Purpose, m.Args.Retry = "retry:"+job.MessageID.String(), job.Retry
+		m.Purpose, m.Args.Retry = purposeInstead(job.MessageID), job.Retry
 		return r.ask(ctx, tx, now, m)
 	})
 	return mailed, err

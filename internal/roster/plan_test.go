@@ -1,13 +1,10 @@
 package roster_test
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/uuid"
@@ -24,89 +21,7 @@ import (
 const planRows = 200_000
 
 // bigTables grow with use. A plan reads them by an index.
-var bigTables = []string{"invitation", "event", "idempotency_key", "account", "membership", "session", "river_job"}
-
-// statement is one that an operation ran.
-type statement struct {
-	sql  string
-	args []any
-}
-
-// recorder notes the statements of a pool's connections.
-type recorder struct {
-	mu   sync.Mutex
-	seen []statement
-}
-
-func (r *recorder) note(sql string, args []any) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.seen = append(r.seen, statement{sql, args})
-}
-
-func (r *recorder) take() []statement {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	seen := r.seen
-	r.seen = nil
-	return seen
-}
-
-func (r *recorder) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	r.note(data.SQL, data.Args)
-	return ctx
-}
-
-func (r *recorder) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
-
-func (r *recorder) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
-	return ctx
-}
-
-func (r *recorder) TraceBatchQuery(_ context.Context, _ *pgx.Conn, data pgx.TraceBatchQueryData) {
-	r.note(data.SQL, data.Args)
-}
-
-func (r *recorder) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
-
-// node is a step of a plan as EXPLAIN (FORMAT JSON) has it.
-type node struct {
-	Type     string  `json:"Node Type"`
-	Relation string  `json:"Relation Name"`
-	Index    string  `json:"Index Name"`
-	Rows     float64 `json:"Plan Rows"`
-	Plans    []node  `json:"Plans"`
-}
-
-// walk visits a plan's steps.
-func (n node) walk(visit func(node)) {
-	visit(n)
-	for _, child := range n.Plans {
-		child.walk(visit)
-	}
-}
-
-func (n node) String() string {
-	var steps []string
-	n.walk(func(n node) {
-		if n.Relation != "" || n.Index != "" {
-			steps = append(steps, strings.TrimSpace(n.Type+" "+n.Relation+" "+n.Index))
-		}
-	})
-	return strings.Join(steps, ", ")
-}
-
-// explain asks for a statement's plan without running it.
-func explain(t *testing.T, conn *pgxpool.Pool, s statement) node {
-	t.Helper()
-	var text []byte
-	if err := conn.QueryRow(t.Context(), `EXPLAIN (FORMAT JSON) `+s.sql, s.args...).Scan(&text); err != nil {
-		t.Fatalf("explain %s: %v", s.sql, err)
-	}
-	var plans []struct{ Plan node }
-	done(t, json.Unmarshal(text, &plans))
-	return plans[0].Plan
-}
+var bigTables = []string{"invitation", "event", "idempotency_key", "account", "membership", "session", "river_job", "message", "address"}
 
 // fill stores n invitations as years of use leave them: in 20 apps of 100
 // workspaces, one in eight open, each with its events and a remembered answer.
@@ -139,6 +54,8 @@ func fill(t *testing.T, pool *pgxpool.Pool, b *rostertest.Bundle, n int) {
 			SELECT app_id, 'POST /test', 'key' || id, '', 'null', created_at FROM invitation`,
 		`INSERT INTO message (id, app_id, kind, subject_id, purpose, args, lane, email_key, state, created_at)
 			SELECT message_id, app_id, 'invitation', id, 'v1:send:1', '{"version": 1, "send": 1}', 'interactive', email_key, 'delivered', created_at FROM invitation WHERE sends = 1 AND decided_at IS NOT NULL`,
+		`INSERT INTO address (app_id, email_key, block, blocked_at)
+			SELECT app_id, email_key, CASE WHEN row_number() OVER () % 50 = 0 THEN 'hard' ELSE '' END, created_at FROM invitation ON CONFLICT DO NOTHING`,
 		`INSERT INTO session (hash, app_id, account_id, created_at, expires_at)
 			SELECT sha256(id::text::bytea), app_id, id, now(), now() FROM account`,
 		`ANALYZE`,
@@ -164,7 +81,7 @@ func fill(t *testing.T, pool *pgxpool.Pool, b *rostertest.Bundle, n int) {
 // by an index however many there are.
 func TestPlans(t *testing.T) {
 	t.Parallel()
-	seen := &recorder{}
+	seen := &postgrestest.Recorder{}
 	config, err := pgxpool.ParseConfig(postgrestest.DatabaseURL(t))
 	done(t, err)
 	config.ConnConfig.Tracer = seen
@@ -250,6 +167,22 @@ func TestPlans(t *testing.T) {
 			_, err := b.Letters(ctx, b.Mails(t, actor))
 			return err
 		}},
+		{"history of an address", "invitation_person", func() error {
+			_, err := b.History(ctx, app, "ann@example.org", []uuid.UUID{inv.ID}, []uuid.UUID{*inv.MessageID})
+			return err
+		}},
+		{"addresses nearby", "invitation_person", func() error { _, err := b.NearAddresses(ctx, app, "ann@example.org"); return err }},
+		{"settle a mail", "message_pkey", func() error {
+			b.Exec(t, `UPDATE message SET state = 'uncertain' WHERE id = $1`, *inv.MessageID)
+			_, err := b.SettleMail(ctx, app, *inv.MessageID, false, noKey)
+			return err
+		}},
+		{"lift a block", "message_person", func() error {
+			b.Exec(t, `INSERT INTO address (app_id, email_key, block, blocked_at) VALUES ($1, 'ann@example.org', 'hard', now())
+				ON CONFLICT (app_id, email_key) DO UPDATE SET block = 'hard'`, app)
+			return b.LiftSuppression(ctx, app, "ann@example.org")
+		}},
+		{"lift it in the end", "invitation_person", func() error { return b.AddressUnblocked(ctx, roster.LiftAddress{MessageID: *inv.MessageID}) }},
 		{"ask renewal", "invitation_pkey", func() error { return b.AskRenewal(ctx, inv.Ticket()) }},
 		{"sweep", "invitation_due", func() error { _, err := b.ExpireInvitations(ctx, 500); return err }},
 		{"sweep with much to do", "invitation_due", func() error {
@@ -266,23 +199,23 @@ func TestPlans(t *testing.T) {
 		}},
 	} {
 		t.Run(op.name, func(t *testing.T) {
-			seen.take()
+			seen.Take()
 			done(t, op.do())
 			used := false
 			statements := 0
-			for _, s := range seen.take() {
-				if _, isOptions := first(s.args).(pgx.QueryExecMode); isOptions || !explainable(s.sql) {
+			for _, s := range seen.Take() {
+				if !s.Plannable() {
 					continue
 				}
 				statements++
-				plan := explain(t, plain, s)
-				plan.walk(func(n node) {
+				plan := postgrestest.Explain(t, plain, s)
+				plan.Walk(func(n postgrestest.Plan) {
 					if strings.HasPrefix(n.Index, op.uses) {
 						used = true
 					}
 					for _, table := range bigTables {
 						if n.Type == "Seq Scan" && n.Relation == table {
-							t.Errorf("reads all of %s (%s):\n%s", table, plan, s.sql)
+							t.Errorf("reads all of %s (%s):\n%s", table, plan, s.SQL)
 						}
 					}
 				})
@@ -295,23 +228,4 @@ func TestPlans(t *testing.T) {
 			}
 		})
 	}
-}
-
-func first(args []any) any {
-	if len(args) == 0 {
-		return nil
-	}
-	return args[0]
-}
-
-// explainable tells the statements that have a plan, of ours: River's are its
-// own affair.
-func explainable(sql string) bool {
-	sql = strings.TrimSpace(sql)
-	for _, verb := range []string{"SELECT", "INSERT", "UPDATE", "DELETE", "WITH"} {
-		if strings.HasPrefix(sql, verb) {
-			return true
-		}
-	}
-	return false
 }

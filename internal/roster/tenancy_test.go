@@ -50,6 +50,13 @@ var tenancy = map[string]struct {
 		_, err := own.ResendToBlocked(ctx, own.App.ID, own.Admin.ID, theirs.ID, noKey)
 		return err
 	}, roster.NotFound},
+	"SettleMail": {func(ctx context.Context, own, _ *rostertest.Bundle, theirs roster.Invitation) error {
+		_, err := own.SettleMail(ctx, own.App.ID, *theirs.MessageID, true, noKey)
+		return err
+	}, roster.NotFound},
+	"LiftSuppression": {func(ctx context.Context, own, _ *rostertest.Bundle, theirs roster.Invitation) error {
+		return own.LiftSuppression(ctx, own.App.ID, theirs.EmailKey)
+	}, roster.NotFound},
 	"CopyInvitationLink": {func(ctx context.Context, own, _ *rostertest.Bundle, theirs roster.Invitation) error {
 		_, err := own.CopyInvitationLink(ctx, own.App.ID, own.Admin.ID, theirs.ID, noKey)
 		return err
@@ -137,6 +144,10 @@ var tenancy = map[string]struct {
 	"MailAgain":         {}, // a message's, whose id is all there is
 	"AddressToLift":     {}, // a job's, inserted by ResendToBlocked
 	"AddressLifted":     {}, // a job's, inserted by ResendToBlocked
+	"BlockedAddress":    {}, // a job's, inserted by LiftSuppression
+	"AddressUnblocked":  {}, // a job's, inserted by LiftSuppression
+	"History":           {}, // TestHistory
+	"NearAddresses":     {}, // for the operator's commands
 	"HoldAppMail":       {}, // the app of a message of ours
 	"MailMoved":         {}, // a dispatch's, which carries mail of several apps
 	"In":                {}, // no operation
