@@ -9,6 +9,11 @@ LINT := .usher/lint/$(LINT_VERSION)/golangci-lint
 # How long each fuzz target runs; issues of the parsers show within seconds.
 FUZZTIME ?= 30s
 
+# How many workers make chaos kills, and the seed of all chance in it; 0 takes
+# one from the clock.
+KILLS ?= 50
+SEED ?= 0
+
 # How long each figure of make bench takes, in seconds.
 SECONDS_PER ?= 30
 
@@ -58,7 +63,7 @@ test: build chromium node ## run all tests, getting what is missing for them
 
 # The tests come last: their summary is the last line of a good run.
 .PHONY: check
-check: fmt-check tidy-check vet lint fuzz test ## everything a change must pass
+check: fmt-check tidy-check vet lint fuzz chaos-short test ## everything a change must pass
 
 .PHONY: fmt
 fmt: ## format the Go code
@@ -109,6 +114,28 @@ fuzz: usher ## fuzz every parser, 30 s each (FUZZTIME=5m for longer)
 bench: build ## measure speed (BENCH=name for one, SECONDS_PER=n for how long)
 	@go build -o bin/bench ./cmd/bench
 	@bin/bench -run "$(BENCH)" -seconds "$(SECONDS_PER)"
+
+# Each safeguard that mail is sent once is switched off in turn, and the suite
+# has to notice.
+.PHONY: chaos
+chaos: chaos-build ## kill workers while they send and count the mails (KILLS=n, SEED=n)
+	@bin/chaos -usher bin/usher-chaos -kills $(KILLS) -seed $(SEED)
+	@for mutant in key frozen unknown; do \
+		echo "==> Without the safeguard \"$$mutant\", which must show" >&2; \
+		bin/chaos -usher bin/usher-chaos-quick -kills 15 -seed $(SEED) -mutant $$mutant -patience 60s || exit 1; \
+	done
+
+# The form of it that every check runs, with shorter patience.
+.PHONY: chaos-short
+chaos-short: chaos-build
+	@echo "==> Killing 10 workers while they send"
+	@bin/chaos -usher bin/usher-chaos-quick -kills 10 -seed 1
+
+.PHONY: chaos-build
+chaos-build: build
+	@go build -tags chaos -o bin/usher-chaos ./cmd/usher
+	@go build -tags chaos,quick -o bin/usher-chaos-quick ./cmd/usher
+	@go build -o bin/chaos ./cmd/chaos
 
 .PHONY: openapi
 openapi: usher ## write web/openapi.json anew from the routes

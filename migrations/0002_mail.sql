@@ -109,6 +109,12 @@ INSERT INTO dispatch (id, lane, endpoint, message_ids, state, attempts, unknown,
 SELECT id, lane, '/emails', ARRAY[id], 'uncertain', 1, 1, created_at, COALESCE(settled_at, created_at), created_at, now() FROM message WHERE state = 'uncertain';
 UPDATE message SET dispatch_id = id WHERE state = 'uncertain';
 
+-- What waited for its job, which no longer exists, waits for the composer.
+INSERT INTO message (id, app_id, kind, subject_id, purpose, args, lane, email_key, state, due_at, created_at)
+SELECT gen_random_uuid(), app_id, 'invitation', id, 'v' || version || ':send:' || sends, jsonb_build_object('version', version, 'send', sends),
+    'interactive', email_key, 'queued', now(), COALESCE(queued_at, created_at)
+FROM invitation WHERE delivery = 'queued' AND state = 'pending';
+
 -- How the newest mail fares is the message's own word.
 ALTER TABLE invitation ADD COLUMN message_id uuid;       -- the newest mail; null: nobody asked for one
 UPDATE invitation SET message_id = (

@@ -102,8 +102,12 @@ func (s *stage) count(ctx context.Context) (tally, error) {
 	if err != nil {
 		return t, fmt.Errorf("read messages: %w", err)
 	}
-	var id, state string
-	if _, err := pgx.ForEachRow(rows, []any{&id, &state}, func() error {
+	messages, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct{ ID, State string }])
+	if err != nil {
+		return t, fmt.Errorf("read messages: %w", err)
+	}
+	for _, m := range messages {
+		id, state := m.ID, m.State
 		t.Accepted++
 		n := sent[id]
 		delete(sent, id)
@@ -121,9 +125,6 @@ func (s *stage) count(ctx context.Context) (tally, error) {
 			t.Lost++
 			progress("lost: message %s is %s, and was sent %d times", id, state, n)
 		}
-		return nil
-	}); err != nil {
-		return t, fmt.Errorf("read messages: %w", err)
 	}
 	t.Unstored = len(sent) // mails of messages that do not exist
 	var stored int

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 )
 
 const (
@@ -123,7 +124,7 @@ func (s *stage) rage(ctx context.Context) error {
 // random is a source of its own for each who needs one: what the others do
 // does not change it.
 func (s *stage) random(stream uint64) *rand.Rand {
-	return rand.New(rand.NewPCG(s.seed, stream)) //nolint:gosec // chance that can be repeated
+	return rand.New(rand.NewPCG(s.seed, stream))
 }
 
 func (s *stage) killed() int {
@@ -195,12 +196,9 @@ func (k *keeper) died() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	end := kill{at: time.Now()}
-	rows, err := k.pool.Query(ctx, `SELECT id FROM dispatch WHERE state = 'sending'`)
-	for err == nil && rows.Next() {
-		var id uuid.UUID
-		if rows.Scan(&id) == nil {
-			end.dispatches = append(end.dispatches, id)
-		}
+	// While PostgreSQL restarts nobody knows, and the kill counts all the same.
+	if rows, err := k.pool.Query(ctx, `SELECT id FROM dispatch WHERE state = 'sending'`); err == nil {
+		end.dispatches, _ = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 	}
 	k.stage.mu.Lock()
 	defer k.stage.mu.Unlock()

@@ -85,7 +85,7 @@ func launch(dir, name string, env []string, program string, args ...string) (*pr
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	p := &process{cmd: exec.Command(program, args...), log: log, ended: make(chan struct{})} //nolint:gosec // our own programs
+	p := &process{cmd: exec.Command(program, args...), log: log, ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Env = log, log, env
 	if err := p.cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", name, err), log.Close())
