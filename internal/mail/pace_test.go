@@ -179,6 +179,11 @@ func TestRateIsLearned(t *testing.T) {
 	if have := value[string](d, paces, d.way); have != "5 false 401" {
 		t.Errorf("blocked: %q", have)
 	}
+	settle(0) // it was on its way when another was refused
+	if have := value[string](d, paces, d.way); have != "5 false 401" {
+		t.Errorf("blocked, and one was accepted: %q", have)
+	}
+	d.exec(`UPDATE pace SET blocked_until = clock_timestamp() WHERE id = $1`, d.way)
 	settle(0)
 	if have := value[string](d, paces, d.way); have != "5 true " {
 		t.Errorf("flowing again: %q", have)
