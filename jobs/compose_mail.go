@@ -80,8 +80,12 @@ func (w *Worker) composeDispatch(ctx context.Context, lane roster.Lane) (more bo
 		var drafts []mail.Draft
 		var drops []mail.Drop
 		for _, m := range messages {
-			l := letters[m.ID]
+			l, ok := letters[m.ID]
 			switch {
+			case !ok:
+				w.Log.Error("A mail cannot be read.", "message_id", m.ID)
+				drops = append(drops, mail.Drop{ID: m.ID, State: mail.Failed, Reason: "its arguments cannot be read"})
+				continue
 			case l.Skip != "":
 				drops = append(drops, mail.Drop{ID: m.ID, State: mail.Cancelled, Reason: string(l.Skip)})
 				continue
@@ -128,13 +132,14 @@ func (w *Worker) composeDispatch(ctx context.Context, lane roster.Lane) (more bo
 	return more, nil
 }
 
-// check asks the domain about the messages.
+// check asks the domain about the messages; one whose arguments cannot be read
+// gets no answer.
 func (w *Worker) check(ctx context.Context, tx pgx.Tx, messages []mail.Message) (map[uuid.UUID]roster.Letter, error) {
-	mails := make([]roster.Mail, len(messages))
-	for i, m := range messages {
-		mails[i] = mailOf(m)
-		if err := json.Unmarshal(m.Args, &mails[i].Args); err != nil {
-			return nil, fmt.Errorf("read arguments of message %s: %w", m.ID, err)
+	mails := make([]roster.Mail, 0, len(messages))
+	for _, m := range messages {
+		checked := mailOf(m)
+		if json.Unmarshal(m.Args, &checked.Args) == nil {
+			mails = append(mails, checked)
 		}
 	}
 	return w.Roster.In(tx).Letters(ctx, mails)

@@ -35,6 +35,10 @@ const (
 	// is short; each fetch costs a query, so it is not shorter.
 	mailCooldown = 2 * time.Millisecond
 
+	// bulkCooldown is the same for mail that nobody waits for: what is written is
+	// sent soon, so that the next can be written.
+	bulkCooldown = 20 * time.Millisecond
+
 	// mailPoll is how often such mail is looked for even if no notification
 	// came: one that follows another within mailCooldown is not sent.
 	mailPoll = 100 * time.Millisecond
@@ -72,7 +76,7 @@ type Worker struct {
 func queues() map[string]river.QueueConfig {
 	return map[string]river.QueueConfig{
 		roster.Interactive.Queue(): {MaxWorkers: 50, FetchCooldown: mailCooldown, FetchPollInterval: mailPoll},
-		roster.Bulk.Queue():        {MaxWorkers: 50, FetchCooldown: river.FetchCooldownDefault},
+		roster.Bulk.Queue():        {MaxWorkers: 50, FetchCooldown: bulkCooldown},
 		mail.QueueHooks:            {MaxWorkers: 10, FetchCooldown: river.FetchCooldownDefault},
 		roster.QueueSweeps:         {MaxWorkers: 2, FetchCooldown: river.FetchCooldownDefault},
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -37,6 +38,11 @@ const (
 	// stopWorkers is how long a worker may take to stop: its jobs' soft stop,
 	// and what they need to record their outcome after it.
 	stopWorkers = 30 * time.Second
+
+	// garbage is how far a worker's memory may outgrow what it holds, in percent.
+	// Written mails are large and soon gone: collected at Go's default of 100, a
+	// tenth of the time would go into that.
+	garbage = 400
 
 	// devSender is the sender of mail that goes nowhere.
 	devSender = "Usher <usher@usher.localhost>"
@@ -136,6 +142,7 @@ func (p *parts) newServer(pool *pgxpool.Pool, queue *river.Client[pgx.Tx], examp
 
 // work runs the workers until ctx ends, then lets their jobs finish.
 func (p *parts) work(ctx context.Context) error {
+	debug.SetGCPercent(garbage)
 	pool, err := postgres.Open(ctx, p.DatabaseURL, workConnections)
 	if err != nil {
 		return err

@@ -15,6 +15,10 @@ import (
 // becoming longer: what is less is no outage, only a busy day.
 const outage = time.Hour
 
+// unknownPause is how long mail waits that this release cannot write: as long
+// as it takes until the next one's workers are there.
+const unknownPause = time.Minute
+
 // Skip is why a job found nothing left to do. It is a good end: the subject
 // moved on while the job waited.
 type Skip string
@@ -71,8 +75,8 @@ func (r *Roster) Letters(ctx context.Context, mails []Mail) (letters map[uuid.UU
 				invitations = append(invitations, m)
 			case MailNews:
 				news = append(news, m)
-			default:
-				return fmt.Errorf("check mail %s: kind %q is unknown", m.ID, m.Kind)
+			default: // asked for by a newer release, whose workers will know it
+				letters[m.ID] = Letter{Stop: &MailStop{r.now().Add(unknownPause), fmt.Sprintf("this release does not know mail of the kind %q", m.Kind)}}
 			}
 		}
 		if err := r.invitationLetters(ctx, tx, invitations, letters); err != nil {
@@ -114,7 +118,7 @@ func (r *Roster) invitationLetters(ctx context.Context, tx pgx.Tx, mails []Mail,
 			l.Skip = "the person wants no reminders"
 		case !v.ExpiresAt.After(now):
 			l.Skip = "the invitation has expired"
-		case m.Args.Send == 1 && l.Block == "" && l.Stop == nil && now.Sub(*v.QueuedAt) >= outage:
+		case m.Args.Send == 1 && l.Block == "" && l.Stop == nil && v.QueuedAt != nil && now.Sub(*v.QueuedAt) >= outage:
 			late = append(late, v.ID)
 		}
 		letters[m.ID] = l
