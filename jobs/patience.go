@@ -11,6 +11,8 @@ const (
 	jobTimeout = 45 * time.Second
 
 	// rescueAfter is when a job whose worker died is given to another one. A
-	// killed sender must not leave mail waiting for an hour, River's default.
-	rescueAfter = 2 * time.Minute
+	// killed sender must not leave mail waiting for an hour, River's default. To
+	// it come up to half a minute until River looks, and the wait before the
+	// next attempt.
+	rescueAfter = 90 * time.Second
 )

@@ -173,7 +173,10 @@ func (k *keeper) signal(sig syscall.Signal) {
 func (k *keeper) keep(over *atomic.Bool) {
 	for !over.Load() {
 		env := k.environment()
-		if k.random.IntN(2) == 0 {
+		switch {
+		case k.mutant != "": // where every one of the safeguards counts
+			env = append(env, fmt.Sprintf("CHAOS_KILL=after-call:0.3:%d", k.random.Uint64N(1e9)))
+		case k.random.IntN(2) == 0:
 			env = append(env, fmt.Sprintf("CHAOS_KILL=%s:0.1:%d", points[k.random.IntN(len(points))], k.random.Uint64N(1e9)))
 		}
 		p, err := launch(k.dir, k.name, env, k.usher, "worker")

@@ -132,7 +132,7 @@ func TestKilledAfterTheAnswer(t *testing.T) {
 		t.Fatalf("%d messages are left without an outcome, want %d", n, mails)
 	}
 
-	// Orphans are rescued when their jobs are two minutes old: let them be.
+	// Orphans are rescued when their jobs are old enough: let them be.
 	if _, err := i.pool.Exec(t.Context(), `
 		UPDATE river_job SET attempted_at = attempted_at - interval '3 minutes' WHERE state = 'running'`); err != nil {
 		t.Fatal(err)
