@@ -17,6 +17,7 @@ func (w *Worker) write(m mail.Message, l roster.Letter) (d mail.Draft, err error
 	case l.Invitation != nil:
 		app, email = l.Invitation.App, l.Invitation.Email
 		letter := w.invitationLetter(m, *l.Invitation)
+		letter.FirstMessageID = l.FirstMessageID
 		if m.Kind == roster.MailReminder {
 			d.Content, err = mail.RenderReminder(letter, w.Outbox.Now())
 		} else {

@@ -31,6 +31,10 @@ type Letter struct {
 	Stop       *MailStop       // the app's mail waits
 	Invitation *InvitationView // for MailInvitation and MailReminder
 	News       *News           // for MailNews
+
+	// FirstMessageID is the Message-ID of the first mail about the invitation to
+	// this address, which a later one joins; empty where it is not known.
+	FirstMessageID string
 }
 
 // MailStop is why an app's mail waits, and until when at least.
@@ -101,10 +105,19 @@ func (r *Roster) invitationLetters(ctx context.Context, tx pgx.Tx, mails []Mail,
 		return err
 	}
 	now := r.now()
-	var late []uuid.UUID
+	var late, again []uuid.UUID
+	for _, m := range mails {
+		if m.Kind == MailReminder || m.Args.Send > 1 {
+			again = append(again, m.SubjectID)
+		}
+	}
+	first, err := firstMessageIDs(ctx, tx, again)
+	if err != nil {
+		return err
+	}
 	for _, m := range mails {
 		v, ok := views[m.SubjectID]
-		l := Letter{Invitation: &v, Block: v.block, Stop: stopped(v.stoppedUntil, v.stoppedReason, now)}
+		l := Letter{Invitation: &v, Block: v.block, Stop: stopped(v.stoppedUntil, v.stoppedReason, now), FirstMessageID: first[m.SubjectID]}
 		switch {
 		case !ok || v.AppID != m.AppID:
 			l.Skip = "the invitation is gone"
@@ -124,6 +137,36 @@ func (r *Roster) invitationLetters(ctx context.Context, tx pgx.Tx, mails []Mail,
 		letters[m.ID] = l
 	}
 	return extendLate(ctx, tx, late, letters, now)
+}
+
+// firstMessageIDs are the Message-IDs of invitations' first mails to the
+// addresses they have now, as far as the provider told them.
+func firstMessageIDs(ctx context.Context, tx pgx.Tx, invitations []uuid.UUID) (map[uuid.UUID]string, error) {
+	if len(invitations) == 0 {
+		return nil, nil
+	}
+	rows, err := tx.Query(ctx, `
+		SELECT DISTINCT ON (invitation.id) invitation.id, provider_event.body->>'message_id'
+		FROM invitation
+		JOIN message ON message.subject_id = invitation.id AND message.email_key = invitation.email_key
+		JOIN provider_event ON provider_event.message_id = message.id AND provider_event.body->>'message_id' <> ''
+		WHERE invitation.id = ANY($1)
+		ORDER BY invitation.id, message.created_at, message.id`, invitations)
+	if err != nil {
+		return nil, fmt.Errorf("read first mails of %d invitations: %w", len(invitations), err)
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
+		Invitation uuid.UUID
+		MessageID  string
+	}])
+	if err != nil {
+		return nil, fmt.Errorf("read first mails of %d invitations: %w", len(invitations), err)
+	}
+	first := make(map[uuid.UUID]string, len(found))
+	for _, f := range found {
+		first[f.Invitation] = f.MessageID
+	}
+	return first, nil
 }
 
 // extendLate gives invitations whose first mail waited for an outage the time

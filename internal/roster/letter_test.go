@@ -23,6 +23,37 @@ func TestInvitationLetter(t *testing.T) {
 	}
 }
 
+// A later mail joins the first one to the same address, if its id is known.
+func TestLetterJoinsTheFirst(t *testing.T) {
+	t.Parallel()
+	b := rostertest.Begin(t)
+	inv := b.Invite(t, "ann@example.org")
+	told := func(m roster.Mail, id string) {
+		t.Helper()
+		b.Exec(t, `INSERT INTO provider_event (id, type, message_id, body, at, received_at)
+			VALUES ($1, 'email.sent', $2, jsonb_build_object('message_id', $3::text), $4, $4)`, uuid.NewString(), m.ID, id, b.Clock.Now())
+	}
+	told(onlyMail(t, b, inv.ID), "<first@provider>")
+	b.Clock.Add(resendAfter)
+	resent, err := b.ResendInvitation(t.Context(), b.App.ID, b.Stakeholder.ID, inv.ID, noKey)
+	done(t, err)
+	mails := b.Mails(t, inv.ID)
+	told(mails[1], "<second@provider>")
+	if l := letter(t, b, mails[1]); l.Skip != "" || l.FirstMessageID != "<first@provider>" {
+		t.Errorf("joins %q (%s)", l.FirstMessageID, l.Skip)
+	}
+	if _, err = correct(t, b, resent, "anne@example.org"); err != nil {
+		t.Fatal(err)
+	}
+	b.Clock.Add(resendAfter)
+	_, err = b.ResendInvitation(t.Context(), b.App.ID, b.Stakeholder.ID, inv.ID, noKey)
+	done(t, err)
+	mails = b.Mails(t, inv.ID)
+	if l := letter(t, b, mails[3]); l.Skip != "" || l.FirstMessageID != "" {
+		t.Errorf("joins another's mail: %q (%s)", l.FirstMessageID, l.Skip)
+	}
+}
+
 // An address that cannot be written to is known before a mail is written.
 func TestLetterBlocked(t *testing.T) {
 	t.Parallel()
