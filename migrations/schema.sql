@@ -12,6 +12,14 @@ CREATE TYPE river_job_state AS ENUM (
     'scheduled'
 );
 
+CREATE OR REPLACE FUNCTION public.fold(value text)
+ RETURNS text
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+AS $function$
+    SELECT regexp_replace(translate(normalize(lower(value), NFD), 'øłđıæœß', 'oldiaos'), '[\u0300-\u036f]', '', 'g')
+$function$;
+
 CREATE OR REPLACE FUNCTION public.river_job_state_in_bitmask(bitmask bit, state river_job_state)
  RETURNS boolean
  LANGUAGE sql
@@ -30,6 +38,18 @@ AS $function$
     END = 1;
 $function$;
 
+CREATE OR REPLACE FUNCTION public.search_keys(full_name text, email_key text)
+ RETURNS SETOF text
+ LANGUAGE sql
+ IMMUTABLE
+AS $function$
+    WITH word AS (SELECT w, n FROM regexp_split_to_table(fold(full_name), '[\s''’.,-]+') WITH ORDINALITY AS s (w, n) WHERE w <> '')
+    SELECT DISTINCT key FROM (
+        SELECT (SELECT string_agg(w, ' ' ORDER BY n < first.n, n) FROM word) AS key FROM word AS first WHERE first.n <= 8
+        UNION ALL SELECT fold(email_key)) AS keys
+    WHERE key <> ''
+$function$;
+
 CREATE TABLE account (
     id uuid NOT NULL,
     app_id uuid NOT NULL,
@@ -44,6 +64,8 @@ CREATE TABLE account (
     failed_logins integer NOT NULL DEFAULT 0,
     locked_until timestamp with time zone,
     created_at timestamp with time zone NOT NULL,
+    username text NOT NULL DEFAULT ''::text,
+    password_version integer NOT NULL DEFAULT 0,
     CONSTRAINT account_app_id_fkey FOREIGN KEY (app_id) REFERENCES app(id),
     CONSTRAINT account_id_app_id_key UNIQUE (id, app_id),
     CONSTRAINT account_kind_check CHECK ((kind = ANY (ARRAY['professional'::text, 'client'::text]))),
@@ -51,6 +73,16 @@ CREATE TABLE account (
     CONSTRAINT account_status_check CHECK ((status = ANY (ARRAY['invited'::text, 'active'::text, 'temporary'::text, 'merged'::text, 'archived'::text])))
 );
 CREATE UNIQUE INDEX account_email ON public.account USING btree (app_id, email_key) WHERE (status <> ALL (ARRAY['merged'::text, 'archived'::text]));
+CREATE UNIQUE INDEX account_username ON public.account USING btree (app_id, username) WHERE (username <> ''::text);
+
+CREATE TABLE account_search (
+    app_id uuid NOT NULL,
+    key text NOT NULL,
+    account_id uuid NOT NULL,
+    CONSTRAINT account_search_app_id_account_id_fkey FOREIGN KEY (app_id, account_id) REFERENCES account(app_id, id),
+    CONSTRAINT account_search_pkey PRIMARY KEY (app_id, key, account_id)
+);
+CREATE INDEX account_search_account ON public.account_search USING btree (account_id);
 
 CREATE TABLE address (
     app_id uuid NOT NULL,
@@ -120,6 +152,7 @@ CREATE TABLE company_member (
     CONSTRAINT company_member_pkey PRIMARY KEY (company_id, account_id),
     CONSTRAINT company_member_role_check CHECK ((role = ANY (ARRAY['admin'::text, 'member'::text])))
 );
+CREATE INDEX company_member_account ON public.company_member USING btree (account_id);
 
 CREATE TABLE dev_mail (
     id uuid NOT NULL,
@@ -202,13 +235,20 @@ CREATE TABLE invitation (
     renewal_asked_at timestamp with time zone,
     created_at timestamp with time zone NOT NULL,
     message_id uuid,
+    visibility text NOT NULL DEFAULT 'full'::text,
+    warning_id uuid,
+    origin_workspace_id uuid,
+    held_for text NOT NULL DEFAULT ''::text,
     CONSTRAINT invitation_app_id_account_id_fkey FOREIGN KEY (app_id, account_id) REFERENCES account(app_id, id),
     CONSTRAINT invitation_app_id_id_key UNIQUE (app_id, id),
     CONSTRAINT invitation_app_id_inviter_id_fkey FOREIGN KEY (app_id, inviter_id) REFERENCES account(app_id, id),
     CONSTRAINT invitation_app_id_workspace_id_fkey FOREIGN KEY (app_id, workspace_id) REFERENCES workspace(app_id, id),
-    CONSTRAINT invitation_kind_check CHECK ((kind = 'new_user'::text)),
+    CONSTRAINT invitation_held_for_check CHECK ((held_for = ANY (ARRAY[''::text, 'inviter'::text]))),
+    CONSTRAINT invitation_kind_check CHECK ((kind = ANY (ARRAY['new_user'::text, 'external_professional'::text, 'colleague'::text, 'existing_user'::text]))),
     CONSTRAINT invitation_pkey PRIMARY KEY (id),
-    CONSTRAINT invitation_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'on_hold'::text, 'accepted'::text, 'declined'::text, 'revoked'::text, 'superseded'::text, 'expired'::text])))
+    CONSTRAINT invitation_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'on_hold'::text, 'accepted'::text, 'declined'::text, 'revoked'::text, 'superseded'::text, 'expired'::text]))),
+    CONSTRAINT invitation_visibility_check CHECK ((visibility = ANY (ARRAY['basic'::text, 'standard'::text, 'full'::text]))),
+    CONSTRAINT invitation_warning_id_fkey FOREIGN KEY (warning_id) REFERENCES warning(id)
 );
 CREATE INDEX invitation_due ON public.invitation USING btree (expires_at) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
 CREATE UNIQUE INDEX invitation_open ON public.invitation USING btree (workspace_id, email_key) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
@@ -222,12 +262,21 @@ CREATE TABLE membership (
     role text NOT NULL,
     state text NOT NULL DEFAULT 'active'::text,
     created_at timestamp with time zone NOT NULL,
+    visibility text NOT NULL DEFAULT 'full'::text,
+    origin_workspace_id uuid,
+    added_by uuid,
+    archived_at timestamp with time zone,
+    seen_at timestamp with time zone,
+    notice_due boolean NOT NULL DEFAULT false,
     CONSTRAINT membership_app_id_account_id_fkey FOREIGN KEY (app_id, account_id) REFERENCES account(app_id, id),
     CONSTRAINT membership_app_id_workspace_id_fkey FOREIGN KEY (app_id, workspace_id) REFERENCES workspace(app_id, id),
     CONSTRAINT membership_pkey PRIMARY KEY (workspace_id, account_id),
     CONSTRAINT membership_role_check CHECK ((role = ANY (ARRAY['stakeholder'::text, 'client_user'::text]))),
-    CONSTRAINT membership_state_check CHECK ((state = ANY (ARRAY['active'::text, 'archived'::text])))
+    CONSTRAINT membership_state_check CHECK ((state = ANY (ARRAY['active'::text, 'archived'::text]))),
+    CONSTRAINT membership_visibility_check CHECK ((visibility = ANY (ARRAY['basic'::text, 'standard'::text, 'full'::text])))
 );
+CREATE INDEX membership_account ON public.membership USING btree (account_id, workspace_id);
+CREATE INDEX membership_notice ON public.membership USING btree (account_id) WHERE notice_due;
 
 CREATE TABLE message (
     id uuid NOT NULL,
@@ -259,6 +308,26 @@ CREATE INDEX message_app ON public.message USING btree (app_id, id);
 CREATE INDEX message_due ON public.message USING btree (lane, due_at, id) WHERE (due_at IS NOT NULL);
 CREATE INDEX message_person ON public.message USING btree (app_id, email_key, id);
 
+CREATE TABLE notification (
+    id uuid NOT NULL,
+    app_id uuid NOT NULL,
+    account_id uuid NOT NULL,
+    kind text NOT NULL,
+    subject_id uuid NOT NULL,
+    data jsonb NOT NULL DEFAULT '{}'::jsonb,
+    view text NOT NULL DEFAULT 'unread'::text,
+    created_at timestamp with time zone NOT NULL,
+    read_at timestamp with time zone,
+    archived_at timestamp with time zone,
+    CONSTRAINT notification_app_id_account_id_fkey FOREIGN KEY (app_id, account_id) REFERENCES account(app_id, id),
+    CONSTRAINT notification_kind_check CHECK ((kind = ANY (ARRAY['invitation'::text, 'workspaces'::text]))),
+    CONSTRAINT notification_pkey PRIMARY KEY (id),
+    CONSTRAINT notification_subject_id_account_id_key UNIQUE (subject_id, account_id),
+    CONSTRAINT notification_view_check CHECK ((view = ANY (ARRAY['unread'::text, 'read'::text, 'archived'::text])))
+);
+CREATE INDEX notification_inbox ON public.notification USING btree (account_id, id);
+CREATE INDEX notification_unread ON public.notification USING btree (account_id, id) WHERE (view = 'unread'::text);
+
 CREATE TABLE pace (
     id text NOT NULL,
     rate double precision NOT NULL,
@@ -267,6 +336,15 @@ CREATE TABLE pace (
     blocked_since timestamp with time zone,
     blocked_reason text NOT NULL DEFAULT ''::text,
     CONSTRAINT pace_pkey PRIMARY KEY (id)
+);
+
+CREATE TABLE policy (
+    app_id uuid NOT NULL,
+    version integer NOT NULL,
+    settings jsonb NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    CONSTRAINT policy_app_id_fkey FOREIGN KEY (app_id) REFERENCES app(id),
+    CONSTRAINT policy_pkey PRIMARY KEY (app_id)
 );
 
 CREATE TABLE provider_event (
@@ -283,6 +361,19 @@ CREATE TABLE provider_event (
 );
 CREATE INDEX provider_event_message ON public.provider_event USING btree (message_id, at) WHERE (message_id IS NOT NULL);
 CREATE INDEX provider_event_received ON public.provider_event USING btree (received_at);
+
+CREATE TABLE record (
+    id uuid NOT NULL,
+    app_id uuid NOT NULL,
+    account_id uuid NOT NULL,
+    kind text NOT NULL,
+    external_id text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT record_app_id_account_id_fkey FOREIGN KEY (app_id, account_id) REFERENCES account(app_id, id),
+    CONSTRAINT record_app_id_kind_external_id_key UNIQUE (app_id, kind, external_id),
+    CONSTRAINT record_pkey PRIMARY KEY (id)
+);
+CREATE INDEX record_account ON public.record USING btree (account_id, id);
 
 CREATE TABLE river_job (
     id bigint NOT NULL DEFAULT nextval('river_job_id_seq'::regclass),
@@ -356,6 +447,17 @@ CREATE TABLE river_queue (
     CONSTRAINT river_queue_pkey PRIMARY KEY (name)
 );
 
+CREATE TABLE secondary_email (
+    app_id uuid NOT NULL,
+    account_id uuid NOT NULL,
+    email text NOT NULL,
+    email_key text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT secondary_email_app_id_account_id_fkey FOREIGN KEY (app_id, account_id) REFERENCES account(app_id, id),
+    CONSTRAINT secondary_email_pkey PRIMARY KEY (account_id, email_key)
+);
+CREATE INDEX secondary_email_key ON public.secondary_email USING btree (app_id, email_key);
+
 CREATE TABLE session (
     hash bytea NOT NULL,
     app_id uuid NOT NULL,
@@ -374,6 +476,17 @@ CREATE TABLE usher_migration (
     CONSTRAINT usher_migration_pkey PRIMARY KEY (version)
 );
 
+CREATE TABLE warning (
+    id uuid NOT NULL,
+    app_id uuid NOT NULL,
+    hash bytea NOT NULL,
+    text text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT warning_app_id_fkey FOREIGN KEY (app_id) REFERENCES app(id),
+    CONSTRAINT warning_app_id_hash_key UNIQUE (app_id, hash),
+    CONSTRAINT warning_pkey PRIMARY KEY (id)
+);
+
 CREATE TABLE workspace (
     id uuid NOT NULL,
     app_id uuid NOT NULL,
@@ -381,8 +494,12 @@ CREATE TABLE workspace (
     name text NOT NULL,
     state text NOT NULL DEFAULT 'active'::text,
     created_at timestamp with time zone NOT NULL,
+    kind text NOT NULL DEFAULT 'client_file'::text,
+    archived_at timestamp with time zone,
     CONSTRAINT workspace_app_id_company_id_fkey FOREIGN KEY (app_id, company_id) REFERENCES company(app_id, id),
     CONSTRAINT workspace_id_app_id_key UNIQUE (id, app_id),
+    CONSTRAINT workspace_kind_check CHECK ((kind = ANY (ARRAY['client_file'::text, 'company'::text, 'private'::text]))),
     CONSTRAINT workspace_pkey PRIMARY KEY (id),
     CONSTRAINT workspace_state_check CHECK ((state = ANY (ARRAY['active'::text, 'archived'::text])))
 );
+CREATE INDEX workspace_company ON public.workspace USING btree (company_id, id);

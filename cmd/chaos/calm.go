@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -135,20 +138,32 @@ func (s *stage) count(ctx context.Context) (tally, error) {
 	return t, s.recovery(ctx, &t)
 }
 
-// recovery finds how long what was under way at a kill took to end.
+// recovery finds how long what a kill interrupted took to end. A dispatch may
+// be killed again when it is tried again, and stays under way through the kills
+// that come before that: the first kill of its last killed attempt counts.
 func (s *stage) recovery(ctx context.Context, t *tally) error {
+	last := map[uuid.UUID]int{}
+	since := map[uuid.UUID]time.Time{}
 	for _, k := range s.kills {
-		rows, err := s.pool.Query(ctx, `SELECT settled_at FROM dispatch WHERE id = ANY($1) AND settled_at IS NOT NULL`, k.dispatches)
-		if err != nil {
-			return fmt.Errorf("read ends of dispatches: %w", err)
+		for _, a := range k.underWay {
+			if a.N > last[a.Dispatch] {
+				last[a.Dispatch], since[a.Dispatch] = a.N, k.at
+			}
 		}
-		ends, err := pgx.CollectRows(rows, pgx.RowTo[time.Time])
-		if err != nil {
-			return fmt.Errorf("read ends of dispatches: %w", err)
-		}
-		for _, end := range ends {
-			t.Recovery = max(t.Recovery, end.Sub(k.at).Round(100*time.Millisecond).Seconds())
-		}
+	}
+	rows, err := s.pool.Query(ctx, `SELECT id, settled_at FROM dispatch WHERE id = ANY($1) AND settled_at IS NOT NULL`, slices.Collect(maps.Keys(since)))
+	if err != nil {
+		return fmt.Errorf("read ends of dispatches: %w", err)
+	}
+	ends, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
+		Dispatch uuid.UUID
+		At       time.Time
+	}])
+	if err != nil {
+		return fmt.Errorf("read ends of dispatches: %w", err)
+	}
+	for _, end := range ends {
+		t.Recovery = max(t.Recovery, end.At.Sub(since[end.Dispatch]).Round(100*time.Millisecond).Seconds())
 	}
 	return nil
 }

@@ -47,30 +47,49 @@ func record(ctx context.Context, tx pgx.Tx, inv Invitation, eventType string, ac
 }
 
 func recordData(ctx context.Context, tx pgx.Tx, inv Invitation, eventType string, actor uuid.UUID, data json.RawMessage, at time.Time) (uuid.UUID, error) {
-	id := newID()
-	if _, err := tx.Exec(ctx, `
-		INSERT INTO event (id, app_id, type, subject_id, actor_id, data, at)
-		VALUES ($1, $2, $3, $4, NULLIF($5, '00000000-0000-0000-0000-000000000000'::uuid), $6, $7)`,
-		id, inv.AppID, eventType, inv.ID, actor, data, at); err != nil {
-		return id, fmt.Errorf("record %s of invitation %s: %w", eventType, inv.ID, err)
+	ids, err := recordEvents(ctx, tx, at, newEvent{inv.AppID, eventType, inv.ID, actor, data})
+	if err != nil {
+		return uuid.Nil, err
 	}
-	return id, nil
+	return ids[0], nil
 }
 
 // recordAll writes one event of each invitation, by nobody, and returns their
 // ids in order.
 func recordAll(ctx context.Context, tx pgx.Tx, invitations []Invitation, eventType string, at time.Time) ([]uuid.UUID, error) {
-	n := len(invitations)
-	ids, apps, subjects, data := make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]string, n)
+	events := make([]newEvent, len(invitations))
 	for i, inv := range invitations {
-		ids[i], apps[i], subjects[i], data[i] = newID(), inv.AppID, inv.ID, string(eventData(inv))
+		events[i] = newEvent{inv.AppID, eventType, inv.ID, uuid.Nil, eventData(inv)}
+	}
+	return recordEvents(ctx, tx, at, events...)
+}
+
+// newEvent is an event that is about to be written.
+type newEvent struct {
+	app       uuid.UUID
+	eventType string
+	subject   uuid.UUID
+	actor     uuid.UUID       // Nil: nobody
+	data      json.RawMessage // no personal data: events outlive it
+}
+
+// recordEvents writes events in their order and returns their ids.
+func recordEvents(ctx context.Context, tx pgx.Tx, at time.Time, events ...newEvent) ([]uuid.UUID, error) {
+	n := len(events)
+	if n == 0 {
+		return nil, nil
+	}
+	ids, apps, subjects, actors := make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n)
+	types, data := make([]string, n), make([][]byte, n)
+	for i, e := range events {
+		ids[i], apps[i], types[i], subjects[i], actors[i], data[i] = newID(), e.app, e.eventType, e.subject, e.actor, e.data
 	}
 	if _, err := tx.Exec(ctx, `
-		INSERT INTO event (id, app_id, type, subject_id, data, at)
-		SELECT id, app_id, $5, subject_id, data::jsonb, $6
-		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) AS q (id, app_id, subject_id, data)`,
-		ids, apps, subjects, data, eventType, at); err != nil {
-		return nil, fmt.Errorf("record %s of %d invitations: %w", eventType, n, err)
+		INSERT INTO event (id, app_id, type, subject_id, actor_id, data, at)
+		SELECT id, app_id, type, subject_id, NULLIF(actor_id, '00000000-0000-0000-0000-000000000000'::uuid), data, $7
+		FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::uuid[], $6::jsonb[]) AS q (id, app_id, type, subject_id, actor_id, data)`,
+		ids, apps, types, subjects, actors, data, at); err != nil {
+		return nil, fmt.Errorf("record %s of %s and %d more events: %w", events[0].eventType, events[0].subject, n-1, err)
 	}
 	return ids, nil
 }

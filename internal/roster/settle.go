@@ -52,10 +52,8 @@ func (r *Roster) SettleMail(ctx context.Context, app, id uuid.UUID, sent bool, k
 		if err != nil {
 			return nil, fmt.Errorf("settle message %s: %w", id, err)
 		}
-		if _, err := tx.Exec(ctx, `
-			INSERT INTO event (id, app_id, type, subject_id, data, at) VALUES ($1, $2, $3, $4, $5, $6)`,
-			newID(), app, EventMailSettled, id, data, now); err != nil {
-			return nil, fmt.Errorf("record that message %s is settled: %w", id, err)
+		if _, err := recordEvents(ctx, tx, now, newEvent{app, EventMailSettled, id, uuid.Nil, data}); err != nil {
+			return nil, err
 		}
 		return again, nil
 	})

@@ -114,11 +114,13 @@ func (r *Roster) subscribe(ctx context.Context, t Ticket, now time.Time, eventTy
 			return fmt.Errorf("change what mail is wanted after message %s: %w", t.ID, err)
 		}
 		if tag.RowsAffected() > 0 {
-			if _, err := tx.Exec(ctx, `
-				INSERT INTO event (id, app_id, type, subject_id, data, at)
-				SELECT $2, app_id, $3, subject_id, jsonb_build_object('message_id', id), $4 FROM message WHERE id = $1`,
-				t.ID, newID(), eventType, now); err != nil {
-				return fmt.Errorf("record %s after message %s: %w", eventType, t.ID, err)
+			e := newEvent{eventType: eventType}
+			if err := tx.QueryRow(ctx, `
+				SELECT app_id, subject_id, jsonb_build_object('message_id', id) FROM message WHERE id = $1`, t.ID).Scan(&e.app, &e.subject, &e.data); err != nil {
+				return fmt.Errorf("read message %s: %w", t.ID, err)
+			}
+			if _, err := recordEvents(ctx, tx, now, e); err != nil {
+				return err
 			}
 		}
 		s, err = readSubscription(ctx, tx, t)

@@ -1,0 +1,102 @@
+package roster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// Policy is what an app decides about its invitations and notices. The zero
+// value is no policy: DefaultPolicy is what holds for an app that has none of
+// its own.
+type Policy struct {
+	Version         int              `json:"-"`                // how often it was changed; 0: never
+	InvitationDays  int              `json:"invitation_days"`  // how long an invitation can be accepted
+	ResendMinutes   int              `json:"resend_minutes"`   // rest between two mails of one invitation
+	MaxResends      int              `json:"max_resends"`      // how often one address may be mailed again by hand
+	MaxReopens      int              `json:"max_reopens"`      // how often an expired invitation may start anew
+	Duplicate       DuplicateRule    `json:"duplicate"`        // what inviting an address again does
+	OrphanedInviter OrphanRule       `json:"orphaned_inviter"` // what becomes of open invitations whose inviter may no longer invite
+	NoticeByMail    bool             `json:"notice_by_mail"`   // whether people are mailed about new workspaces
+	Reminders       ReminderSettings `json:"reminders"`        // of open invitations
+	MergeMode       MergeMode        `json:"merge_mode"`       // who starts the merge of a temporary account
+	MergeUndoDays   int              `json:"merge_undo_days"`  // how long a merge can be undone
+	AcceptURL       string           `json:"accept_url"`       // the app's own page that invitations lead to, with ?token=; empty: Usher's
+}
+
+// ReminderSettings say when open invitations are called to mind.
+type ReminderSettings struct {
+	Max             int    `json:"max"`               // how many are sent by themselves; 0: none
+	FirstAfterDays  int    `json:"first_after_days"`  // after the invitation
+	LastBeforeHours int    `json:"last_before_hours"` // before its expiry
+	WindowFrom      string `json:"window_from"`       // "08:00", in the recipient's zone
+	WindowTo        string `json:"window_to"`         // "18:00"
+	Weekends        bool   `json:"weekends"`          // whether Saturday and Sunday count
+}
+
+// DuplicateRule is what inviting an address does that has an open invitation to
+// the workspace.
+type DuplicateRule string
+
+// The rules for duplicates.
+const (
+	DuplicateReturn DuplicateRule = "return" // the open one is the answer
+	DuplicateResend DuplicateRule = "resend" // and it is mailed again, if its rest is over
+)
+
+// OrphanRule is what becomes of an open invitation whose inviter may no longer
+// invite to its workspace.
+type OrphanRule string
+
+// The rules for orphaned invitations.
+const (
+	OrphanHold     OrphanRule = "hold"     // nobody can accept it until somebody takes it over
+	OrphanTransfer OrphanRule = "transfer" // the workspace's owner is its inviter from now on
+	OrphanRevoke   OrphanRule = "revoke"
+)
+
+// MergeMode is who starts the merge of a temporary account once its client
+// approved.
+type MergeMode string
+
+// The modes of merging.
+const (
+	MergeOnCommand MergeMode = "on_command" // the professional
+	MergeAutomatic MergeMode = "automatic"  // Usher, where there is no conflict
+)
+
+// DefaultPolicy holds for apps that have none of their own.
+func DefaultPolicy() Policy {
+	return Policy{
+		InvitationDays: int(inviteLife / (24 * time.Hour)), ResendMinutes: int(resendAfter / time.Minute),
+		MaxResends: maxResends, MaxReopens: maxReopens,
+		Duplicate: DuplicateReturn, OrphanedInviter: OrphanHold,
+		Reminders: ReminderSettings{Max: 2, FirstAfterDays: 3, LastBeforeHours: 24, WindowFrom: "08:00", WindowTo: "18:00"},
+		MergeMode: MergeOnCommand, MergeUndoDays: 30,
+	}
+}
+
+// Life is how long an invitation can be accepted.
+func (p Policy) Life() time.Duration { return time.Duration(p.InvitationDays) * 24 * time.Hour }
+
+// policyOf reads an app's policy: its own settings over the defaults.
+func policyOf(ctx context.Context, tx pgx.Tx, app uuid.UUID) (Policy, error) {
+	p := DefaultPolicy()
+	var settings []byte
+	err := tx.QueryRow(ctx, `SELECT version, settings FROM policy WHERE app_id = $1`, app).Scan(&p.Version, &settings)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return p, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(settings, &p)
+	}
+	if err != nil {
+		return p, fmt.Errorf("read policy of app %s: %w", app, err)
+	}
+	return p, nil
+}
