@@ -168,7 +168,10 @@ func (r *Roster) AcceptInvitation(ctx context.Context, t Ticket, a Acceptance) (
 		if _, err := tx.Exec(ctx, `UPDATE invitation SET account_id = $2 WHERE id = $1`, inv.ID, account); err != nil {
 			return fmt.Errorf("note who accepted invitation %s: %w", inv.ID, err)
 		}
-		if err := addMember(ctx, tx, inv.AppID, inv.WorkspaceID, account, RoleClientUser, now); err != nil {
+		if _, err := addMember(ctx, tx, newMember{
+			app: inv.AppID, workspace: inv.WorkspaceID, account: account, role: RoleClientUser, visibility: VisibilityFull,
+			addedBy: inv.InviterID, seen: true,
+		}, now); err != nil {
 			return err
 		}
 		return r.tellInviter(ctx, tx, inv, EventAccepted, account, now)

@@ -90,6 +90,10 @@ var tenancy = map[string]struct {
 		_, err := own.Members(ctx, own.App.ID, other.Workspace.ID, uuid.Nil, 10)
 		return err
 	}, roster.NotFound},
+	"AccountWorkspaces": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.AccountWorkspaces(ctx, own.App.ID, other.Stakeholder.ID, uuid.Nil, 10)
+		return err
+	}, roster.NotFound},
 	"SetCompanyMember": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
 		return own.SetCompanyMember(ctx, own.App.ID, other.Company.ID, own.Outsider.ID, roster.RoleAdmin, noKey)
 	}, roster.NotFound},
@@ -150,6 +154,7 @@ var tenancy = map[string]struct {
 	"NearAddresses":     {}, // for the operator's commands
 	"HoldAppMail":       {}, // the app of a message of ours
 	"MailMoved":         {}, // a dispatch's, which carries mail of several apps
+	"SeeWorkspaces":     {}, // TestAccountWorkspaces
 	"In":                {}, // no operation
 }
 
