@@ -129,6 +129,15 @@ var tenancy = map[string]struct {
 		return err
 	}, roster.Forbidden},
 
+	"AddMembers": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		out, err := own.AddMembers(ctx, own.App.ID, own.Admin.ID, []roster.NewMember{
+			{Kind: roster.KindColleague, WorkspaceID: other.Workspace.ID, AccountID: own.Outsider.ID},
+		}, noKey)
+		if err != nil {
+			return err
+		}
+		return out[0].Err
+	}, roster.NotFound},
 	"Notifications": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
 		_, err := own.Notifications(ctx, own.App.ID, other.Stakeholder.ID, roster.NotificationList{Limit: 1})
 		return err
@@ -173,6 +182,7 @@ var tenancy = map[string]struct {
 	"NearAddresses":     {}, // for the operator's commands
 	"HoldAppMail":       {}, // the app of a message of ours
 	"MailMoved":         {}, // a dispatch's, which carries mail of several apps
+	"NotifyWorkspaces":  {}, // a job's, inserted by AddMembers
 	"SeeWorkspaces":     {}, // TestAccountWorkspaces
 	"In":                {}, // no operation
 }
