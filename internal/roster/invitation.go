@@ -132,6 +132,9 @@ type Warning struct {
 	AcknowledgedAt time.Time
 }
 
+// Role is what the person becomes, or became, in the workspace.
+func (inv Invitation) Role() string { return role(inv.Kind) }
+
 // Ticket is what the invitation's current link carries.
 func (inv Invitation) Ticket() Ticket { return Ticket{ID: inv.ID, Version: inv.Version} }
 
