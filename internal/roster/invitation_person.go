@@ -172,7 +172,7 @@ func (r *Roster) accept(ctx context.Context, tx pgx.Tx, t Ticket, a Acceptance, 
 		return inv, false, fmt.Errorf("note who accepted invitation %s: %w", inv.ID, err)
 	}
 	if _, err := addMember(ctx, tx, newMember{
-		app: inv.AppID, workspace: inv.WorkspaceID, account: account, role: role(inv.Kind), visibility: inv.Visibility,
+		app: inv.AppID, workspace: inv.WorkspaceID, account: account, role: inv.Role(), visibility: inv.Visibility,
 		addedBy: inv.InviterID, seen: true,
 	}, now); err != nil {
 		return inv, false, err
