@@ -76,6 +76,7 @@ ALTER TABLE membership ADD COLUMN added_by uuid;            -- the account that 
 ALTER TABLE membership ADD COLUMN archived_at timestamptz;
 ALTER TABLE membership ADD COLUMN seen_at timestamptz;      -- when the person first saw the workspace in their list; null: it is new to them
 ALTER TABLE membership ADD COLUMN notice_due boolean NOT NULL DEFAULT false; -- the person is yet to be told
+UPDATE membership SET seen_at = created_at; -- nobody is told anew of what they have
 CREATE INDEX membership_account ON membership (account_id, workspace_id);
 CREATE INDEX membership_notice ON membership (account_id) WHERE notice_due;
 
@@ -95,6 +96,9 @@ ALTER TABLE invitation ADD COLUMN visibility text NOT NULL DEFAULT 'full' CHECK 
 ALTER TABLE invitation ADD COLUMN warning_id uuid REFERENCES warning (id); -- what its inviter acknowledged, at created_at
 ALTER TABLE invitation ADD COLUMN origin_workspace_id uuid;
 ALTER TABLE invitation ADD COLUMN held_for text NOT NULL DEFAULT '' CHECK (held_for IN ('', 'inviter')); -- on_hold: empty for its mail's sake; 'inviter': whoever invited may no longer
+
+-- What is open by whoever invited, for when they may no longer.
+CREATE INDEX invitation_inviter ON invitation (inviter_id) WHERE state IN ('pending', 'on_hold');
 
 -- A person's inbox. What became of the item's subject is the subject's own word.
 CREATE TABLE notification (

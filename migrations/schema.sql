@@ -251,6 +251,7 @@ CREATE TABLE invitation (
     CONSTRAINT invitation_warning_id_fkey FOREIGN KEY (warning_id) REFERENCES warning(id)
 );
 CREATE INDEX invitation_due ON public.invitation USING btree (expires_at) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
+CREATE INDEX invitation_inviter ON public.invitation USING btree (inviter_id) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
 CREATE UNIQUE INDEX invitation_open ON public.invitation USING btree (workspace_id, email_key) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
 CREATE INDEX invitation_person ON public.invitation USING btree (email_key, app_id);
 CREATE INDEX invitation_workspace ON public.invitation USING btree (app_id, workspace_id, id);

@@ -41,6 +41,7 @@ func (s *Server) apiRoutes() {
 	config.Security = []map[string][]string{{"key": {}}}
 	config.Tags = []*huma.Tag{
 		{Name: tagInvitations, Description: "Invitations ask a person to join a workspace."},
+		{Name: tagInbox, Description: "What awaits a person, and what they did with it."},
 		{Name: tagMail, Description: "What happened to each mail, and the addresses that get none."},
 		{Name: tagPeople, Description: "Accounts, the companies that employ professionals, and the workspaces they share."},
 	}
@@ -49,12 +50,15 @@ func (s *Server) apiRoutes() {
 	s.app.Get("/openapi.json", s.openAPI)
 
 	s.invitationRoutes()
+	s.memberRoutes()
+	s.notificationRoutes()
 	s.mailRoutes()
 	s.peopleRoutes()
 }
 
 const (
 	tagInvitations = "Invitations"
+	tagInbox       = "Inbox"
 	tagMail        = "Mail"
 	tagPeople      = "People and workspaces"
 )

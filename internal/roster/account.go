@@ -75,8 +75,8 @@ func (r *Roster) CreateAccount(ctx context.Context, app uuid.UUID, n NewAccount,
 	})
 }
 
-// insertAccount stores a new account unless its address has one; ok tells
-// whether it did.
+// insertAccount stores a new account unless its address has one, and puts the
+// open invitations to the address into its inbox; ok tells whether it did.
 func insertAccount(ctx context.Context, tx pgx.Tx, a Account, emailKey, passwordHash string) (ok bool, err error) {
 	tag, err := tx.Exec(ctx, `
 		INSERT INTO account (id, app_id, kind, status, full_name, email, email_key, locale, time_zone, password_hash, created_at)
@@ -86,7 +86,13 @@ func insertAccount(ctx context.Context, tx pgx.Tx, a Account, emailKey, password
 	if err != nil {
 		return false, fmt.Errorf("create account: %w", err)
 	}
-	return tag.RowsAffected() == 1, nil
+	if tag.RowsAffected() == 0 {
+		return false, nil
+	}
+	if a.Status == statusActive {
+		err = noteOpenInvitations(ctx, tx, a.AppID, a.ID, emailKey, a.CreatedAt)
+	}
+	return true, err
 }
 
 // Account is one account of an app.

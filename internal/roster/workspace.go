@@ -19,12 +19,6 @@ const (
 	RoleMember = "member"
 )
 
-// The roles of a workspace's members.
-const (
-	RoleStakeholder = "stakeholder"
-	RoleClientUser  = "client_user"
-)
-
 // Company employs professionals within an app.
 type Company struct {
 	ID        uuid.UUID
@@ -40,16 +34,6 @@ type Workspace struct {
 	AppID     uuid.UUID
 	CompanyID uuid.UUID
 	Name      string
-	State     string
-	CreatedAt time.Time
-}
-
-// Member is a person in a workspace.
-type Member struct {
-	AccountID uuid.UUID
-	FullName  string
-	Email     string
-	Role      string
 	State     string
 	CreatedAt time.Time
 }
@@ -148,48 +132,12 @@ func (r *Roster) CreateWorkspace(ctx context.Context, app, company uuid.UUID, na
 		if owner == uuid.Nil {
 			return workspace, nil
 		}
-		err = addMember(ctx, tx, app, workspace.ID, owner, RoleStakeholder, r.now())
+		_, err = addMember(ctx, tx, newMember{
+			app: app, workspace: workspace.ID, account: owner, role: RoleStakeholder, visibility: VisibilityFull, seen: true,
+		}, r.now())
 		if postgres.Violates(err, "membership_app_id_account_id_fkey") {
 			return workspace, notFound("account")
 		}
 		return workspace, err
 	})
-}
-
-// addMember puts an account into a workspace. Who is in already stays as they
-// are; who was archived is active again in the new role.
-func addMember(ctx context.Context, tx pgx.Tx, app, workspace, account uuid.UUID, role string, at time.Time) error {
-	if _, err := tx.Exec(ctx, `
-		INSERT INTO membership (app_id, workspace_id, account_id, role, created_at)
-		VALUES ($1, $2, $3, $4, $5)
-		ON CONFLICT (workspace_id, account_id) DO UPDATE SET role = EXCLUDED.role, state = 'active'
-		WHERE membership.state = 'archived'`, app, workspace, account, role, at); err != nil {
-		return fmt.Errorf("add account %s to workspace %s: %w", account, workspace, err)
-	}
-	return nil
-}
-
-// Members lists a workspace's members in the order of their accounts, from
-// after on, at most limit.
-func (r *Roster) Members(ctx context.Context, app, workspace, after uuid.UUID, limit int) (members []Member, err error) {
-	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		var exists bool
-		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM workspace WHERE app_id = $1 AND id = $2)`, app, workspace).Scan(&exists); err != nil {
-			return fmt.Errorf("read workspace %s: %w", workspace, err)
-		}
-		if !exists {
-			return notFound("workspace")
-		}
-		rows, err := tx.Query(ctx, `
-			SELECT a.id, a.full_name, a.email, m.role, m.state, m.created_at
-			FROM membership m JOIN account a ON a.id = m.account_id
-			WHERE m.app_id = $1 AND m.workspace_id = $2 AND m.account_id > $3
-			ORDER BY m.account_id LIMIT $4`, app, workspace, after, limit)
-		if err != nil {
-			return fmt.Errorf("list members of workspace %s: %w", workspace, err)
-		}
-		members, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Member])
-		return err
-	})
-	return members, err
 }
