@@ -42,7 +42,9 @@ func (s *Server) apiRoutes() {
 	config.Tags = []*huma.Tag{
 		{Name: tagInvitations, Description: "Invitations ask a person to join a workspace."},
 		{Name: tagMail, Description: "What happened to each mail, and the addresses that get none."},
-		{Name: tagPeople, Description: "Accounts, the companies that employ professionals, and the workspaces they share."},
+		{Name: tagAccounts, Description: "People your app knows, and what it keeps for them."},
+		{Name: tagCompanies, Description: "Companies employ professionals."},
+		{Name: tagWorkspaces, Description: "What people share, and who they are: stakeholders and client users."},
 	}
 	s.api = humafiber.New(s.app, config)
 	s.api.UseMiddleware(s.authenticate)
@@ -50,13 +52,17 @@ func (s *Server) apiRoutes() {
 
 	s.invitationRoutes()
 	s.mailRoutes()
-	s.peopleRoutes()
+	s.accountRoutes()
+	s.companyRoutes()
+	s.workspaceRoutes()
 }
 
 const (
 	tagInvitations = "Invitations"
 	tagMail        = "Mail"
-	tagPeople      = "People and workspaces"
+	tagAccounts    = "Accounts"
+	tagCompanies   = "Companies"
+	tagWorkspaces  = "Workspaces"
 )
 
 // request is what the middleware learned of an API request.

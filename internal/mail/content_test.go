@@ -70,6 +70,17 @@ func testNews(t testing.TB, lang string) NewsLetter {
 	}
 }
 
+// testOrphans is the news of invitations whose inviter may no longer invite.
+func testOrphans(t testing.TB, lang string) NewsLetter {
+	t.Helper()
+	l := testNews(t, lang)
+	for i, kind := range []string{NewsOrphaned, NewsTransferred, NewsWithdrawn} {
+		l.Lines[i].Kind = kind
+	}
+	l.Lines = l.Lines[:3]
+	return l
+}
+
 // testHolds is the news of mail that did not get through.
 func testHolds(t testing.TB, lang string) NewsLetter {
 	t.Helper()
@@ -136,6 +147,7 @@ func letters(t testing.TB) map[string]Content {
 		news.Lines, news.AppURL, news.RecipientName, news.Brand = news.Lines[2:3], "", "", l.Brand
 		all["news_bare."+lang] = renderNews(t, news)
 		all["news_held."+lang] = renderNews(t, testHolds(t, lang))
+		all["news_orphaned."+lang] = renderNews(t, testOrphans(t, lang))
 	}
 	return all
 }
@@ -515,7 +527,7 @@ func TestNewsKinds(t *testing.T) {
 		seen := map[string]bool{}
 		all := testNews(t, lang)
 		shown := 0
-		for _, line := range append(all.Lines, testHolds(t, lang).Lines...) {
+		for _, line := range slices.Concat(all.Lines, testHolds(t, lang).Lines, testOrphans(t, lang).Lines) {
 			one := all
 			one.Lines = []NewsLine{line}
 			c := renderNews(t, one)
