@@ -43,6 +43,8 @@ func (s *Server) apiRoutes() {
 		{Name: tagInvitations, Description: "Invitations ask a person to join a workspace."},
 		{Name: tagMail, Description: "What happened to each mail, and the addresses that get none."},
 		{Name: tagPeople, Description: "Accounts, the companies that employ professionals, and the workspaces they share."},
+		{Name: tagEvents, Description: "What happened: who did what to which subject, and when."},
+		{Name: tagWebhooks, Description: "Endpoints of yours that hear of events as they happen."},
 	}
 	s.api = humafiber.New(s.app, config)
 	s.api.UseMiddleware(s.authenticate)
@@ -51,12 +53,16 @@ func (s *Server) apiRoutes() {
 	s.invitationRoutes()
 	s.mailRoutes()
 	s.peopleRoutes()
+	s.webhookRoutes()
+	describeWebhooks(s.api.OpenAPI())
 }
 
 const (
 	tagInvitations = "Invitations"
 	tagMail        = "Mail"
 	tagPeople      = "People and workspaces"
+	tagEvents      = "Events"
+	tagWebhooks    = "Webhooks"
 )
 
 // request is what the middleware learned of an API request.
