@@ -46,6 +46,8 @@ func (s *Server) apiRoutes() {
 		{Name: tagAccounts, Description: "People your app knows, and what it keeps for them."},
 		{Name: tagCompanies, Description: "Companies employ professionals."},
 		{Name: tagWorkspaces, Description: "What people share, and who they are: stakeholders and client users."},
+		{Name: tagEvents, Description: "What happened: who did what to which subject, and when."},
+		{Name: tagWebhooks, Description: "Endpoints of yours that hear of events as they happen."},
 	}
 	s.api = humafiber.New(s.app, config)
 	s.api.UseMiddleware(s.authenticate)
@@ -58,6 +60,8 @@ func (s *Server) apiRoutes() {
 	s.accountRoutes()
 	s.companyRoutes()
 	s.workspaceRoutes()
+	s.webhookRoutes()
+	describeWebhooks(s.api.OpenAPI())
 }
 
 const (
@@ -67,6 +71,8 @@ const (
 	tagAccounts    = "Accounts"
 	tagCompanies   = "Companies"
 	tagWorkspaces  = "Workspaces"
+	tagEvents      = "Events"
+	tagWebhooks    = "Webhooks"
 )
 
 // request is what the middleware learned of an API request.

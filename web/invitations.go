@@ -282,22 +282,25 @@ func (s *Server) listInvitations(ctx context.Context, in *struct {
 
 // eventBody is an event in the API.
 type eventBody struct {
-	ID      string         `json:"id" format:"uuid"`
-	Type    string         `json:"type" example:"invitation.accepted"`
-	ActorID string         `json:"actor_id,omitempty" format:"uuid" doc:"The account that acted. Missing: the clock, or a person without an account."`
-	At      time.Time      `json:"at"`
-	Data    map[string]any `json:"data"`
+	ID        string         `json:"id" format:"uuid"`
+	Type      string         `json:"type" example:"invitation.accepted"`
+	SubjectID string         `json:"subject_id" format:"uuid" doc:"What it is about: an invitation, an account, a workspace …, as its type says."`
+	ActorID   string         `json:"actor_id,omitempty" format:"uuid" doc:"The account that acted. Missing: the clock, or a person without an account."`
+	At        time.Time      `json:"at"`
+	Data      map[string]any `json:"data"`
 }
 
 func (s *Server) listInvitationEvents(ctx context.Context, in *Subject) (*ok[list[eventBody]], error) {
 	events, err := s.Roster.InvitationEvents(ctx, requestOf(ctx).app, id(in.ID))
-	return &ok[list[eventBody]]{listOf(events, len(events), func(e roster.Event) uuid.UUID { return e.ID }, func(e roster.Event) eventBody {
-		b := eventBody{ID: e.ID.String(), Type: e.Type, At: e.At, Data: e.Data}
-		if e.ActorID != nil {
-			b.ActorID = e.ActorID.String()
-		}
-		return b
-	})}, err
+	return &ok[list[eventBody]]{listOf(events, len(events), func(e roster.Event) uuid.UUID { return e.ID }, newEventBody)}, err
+}
+
+func newEventBody(e roster.Event) eventBody {
+	b := eventBody{ID: e.ID.String(), Type: e.Type, SubjectID: e.SubjectID.String(), At: e.At, Data: e.Data}
+	if e.ActorID != nil {
+		b.ActorID = e.ActorID.String()
+	}
+	return b
 }
 
 func (s *Server) externalWarning(_ context.Context, in *struct {

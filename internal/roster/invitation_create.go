@@ -447,10 +447,11 @@ func (row NewInvitation) invitation(now time.Time) Invitation {
 // firstMail is what the first mails of all invitations have in common.
 var firstMail = Invitation{Version: 1, Sends: 1, MessageID: new(uuid.UUID)}.mail()
 
-// queueInsert stores the fresh rows' invitations with their events, mails, items
-// in inboxes and remembered answers, and wakes the composer: one statement, since
-// each costs a round trip while the next batch waits. Its conditions are those of
-// refuse, of membership and of the key; the open invitation is the index's.
+// queueInsert stores the fresh rows' invitations with their events, webhooks,
+// mails, items in inboxes and remembered answers, and wakes who sends them: one
+// statement, since each costs a round trip while the next batch waits. Its
+// conditions are those of refuse, of membership and of the key; the open
+// invitation is the index's.
 func (b *createBatch) queueInsert(batch *pgx.Batch) {
 	fresh := b.fresh
 	n := len(fresh)
@@ -526,7 +527,8 @@ func (b *createBatch) queueInsert(batch *pgx.Batch) {
 		), recorded AS (
 			INSERT INTO event (id, app_id, type, subject_id, actor_id, data, at)
 			SELECT event_id, app_id, $20, id, inviter_id, data, $19 FROM q JOIN inserted USING (id)
-		), remembered AS (
+			RETURNING id, app_id, type, at
+		), ` + fanOut + `, remembered AS (
 			INSERT INTO idempotency_key (app_id, route, key, body_hash, answer, created_at)
 			SELECT app_id, route, key, body_hash, answer, $19 FROM q JOIN inserted USING (id) WHERE key <> ''
 			ON CONFLICT (app_id, route, key) DO NOTHING
@@ -542,7 +544,7 @@ func (b *createBatch) queueInsert(batch *pgx.Batch) {
 			` + wakeComposer + ` FROM asked WHERE due_at IS NOT NULL LIMIT 1
 			` + wokenNotified + `
 		)
-		SELECT ARRAY(SELECT id FROM inserted), (SELECT count(*) FROM remembered), (SELECT count(*) FROM woken)`
+		SELECT ARRAY(SELECT id FROM inserted), (SELECT count(*) FROM remembered), (SELECT count(*) FROM woken) + (SELECT count(*) FROM rung)`
 	args := append([]any{
 		ids, apps, workspaces, inviters, kinds, emails, emailKeys, names, locales,
 		notes, messages, expires,
