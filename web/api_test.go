@@ -85,6 +85,16 @@ func TestEveryOperation(t *testing.T) {
 				t.Errorf("account is %s", r.body)
 			}
 		}},
+		{"change-policies", func() (string, string) { return "/v1/policies", `{"max_resends":4}` }, 200, func(r reply) {
+			if r.value(t, "version") != 1.0 {
+				t.Errorf("policy is %s", r.body)
+			}
+		}},
+		{"get-policies", func() (string, string) { return "/v1/policies", "" }, 200, func(r reply) {
+			if !strings.Contains(r.body, `"own":["max_resends"]`) || !strings.Contains(r.body, `"max_resends":4`) || !strings.Contains(r.body, `"max_resends":3`) {
+				t.Errorf("policy is %s", r.body)
+			}
+		}},
 		{"create-company", func() (string, string) { return "/v1/companies", `{"name":"Harbour Physio"}` }, 201, func(r reply) { company = r.text(t, "id") }},
 		{"set-company-member", func() (string, string) {
 			return "/v1/companies/" + company + "/members", `{"account_id":"` + account + `","role":"admin"}`

@@ -33,7 +33,7 @@ func (s *Server) invitationRoutes() {
 		OperationID: "create-invitation", Method: http.MethodPost, Path: "/v1/invitations", Tags: []string{tagInvitations},
 		DefaultStatus: http.StatusCreated, Errors: []int{403, 404, 409, 503},
 		Summary:     "Invite a person to a workspace",
-		Description: "Stores the invitation and mails it. An address that has an open invitation for the workspace gets that one back, with `duplicate: true` and status 200; one that belongs to a member gets `already_member: true`, and nothing is sent.",
+		Description: "Stores the invitation and mails it. An address that has an open invitation for the workspace gets that one back, with `duplicate: true` and status 200, mailed again if you or your policy ask for that; one that belongs to a member gets `already_member: true`, and nothing is sent.",
 		Responses: map[string]*huma.Response{"200": {
 			Description: "There was one already: `duplicate` or `already_member` is true.",
 			Content:     map[string]*huma.MediaType{"application/json": {Schema: s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[invitationBody](), true, "")}},
@@ -61,7 +61,7 @@ func (s *Server) invitationRoutes() {
 	register(s, huma.Operation{
 		OperationID: "resend-invitation", Method: http.MethodPost, Path: "/v1/invitations/{id}/resend", Tags: []string{tagInvitations},
 		Summary: "Mail an open invitation again", Errors: []int{403, 404, 409, 410, 429},
-		Description: "The link stays the same. One mail an hour, three times at most. An address that mail came back from is mailed only on your word that the mailbox exists now, once a day; one whose owner complained, never.",
+		Description: "The link stays the same. One mail an hour, three times at most, unless your policy says otherwise. An address that mail came back from is mailed only on your word that the mailbox exists now, once a day; one whose owner complained, never.",
 	}, func(ctx context.Context, in *struct {
 		Subject
 		Acting
@@ -116,6 +116,7 @@ type invitationBody struct {
 	CreatedAt     *time.Time `json:"created_at,omitempty"`
 	Link          string     `json:"link,omitempty" doc:"The invited person's page. Only in answers to who creates or steers an open invitation."`
 	Duplicate     bool       `json:"duplicate,omitempty" doc:"There was an open invitation to this address; here it is."`
+	Resent        bool       `json:"resent,omitempty" doc:"And it was mailed again."`
 	AlreadyMember bool       `json:"already_member,omitempty" doc:"The person is in the workspace already; nothing was sent."`
 }
 
@@ -175,6 +176,7 @@ type createInvitationInput struct {
 		Locale      string `json:"locale,omitempty" maxLength:"35" doc:"The language of mail and pages, as a BCP 47 tag: en, fr, es; others get the nearest. Missing: the app's." example:"es"`
 		Message     string `json:"message,omitempty" maxLength:"1000" doc:"The inviter's own words, as plain text."`
 		Notify      *bool  `json:"notify,omitempty" default:"true" doc:"false sends no mail: give the link on yourself."`
+		IfDuplicate string `json:"if_duplicate,omitempty" enum:"return,resend" doc:"What to do with an open invitation to this address: return it, or mail it again too if its rest is over. Missing: as your policy says."`
 	}
 }
 
@@ -184,6 +186,7 @@ func (s *Server) createInvitation(ctx context.Context, in *createInvitationInput
 		Kind: in.Body.Kind, Email: in.Body.Email, FullName: in.Body.FullName, Locale: in.Body.Locale, Note: in.Body.Message,
 		Notify: in.Body.Notify == nil || *in.Body.Notify,
 		Key:    in.key(ctx, in.Actor, in.RawBody),
+		Policy: requestOf(ctx).policy, IfDuplicate: roster.DuplicateRule(in.Body.IfDuplicate),
 	}
 	c, err := s.intake.create(ctx, row)
 	if err != nil {
@@ -196,6 +199,7 @@ func (s *Server) createInvitation(ctx context.Context, in *createInvitationInput
 		}}, nil
 	}
 	body := s.invitationBody(c.Invitation, true)
+	body.Resent = c.Resent
 	if body.Duplicate = c.Duplicate; c.Duplicate {
 		return &created[invitationBody]{http.StatusOK, body}, nil
 	}
