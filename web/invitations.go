@@ -39,6 +39,7 @@ func (s *Server) invitationRoutes() {
 			Content:     map[string]*huma.MediaType{"application/json": {Schema: s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[invitationBody](), true, "")}},
 		}},
 	}, s.createInvitation)
+	s.batchRoutes()
 	register(s, huma.Operation{
 		OperationID: "list-invitations", Method: http.MethodGet, Path: "/v1/invitations", Tags: []string{tagInvitations},
 		Summary: "List invitations, newest first",
@@ -180,30 +181,39 @@ type createInvitationInput struct {
 	}
 }
 
-func (s *Server) createInvitation(ctx context.Context, in *createInvitationInput) (*created[invitationBody], error) {
-	row := roster.NewInvitation{
-		AppID: requestOf(ctx).app, ActorID: id(in.Actor), WorkspaceID: id(in.Body.WorkspaceID),
+// row is what the input asks for.
+func (in *createInvitationInput) row(r request, key roster.IdempotencyKey) roster.NewInvitation {
+	return roster.NewInvitation{
+		AppID: r.app, ActorID: id(in.Actor), WorkspaceID: id(in.Body.WorkspaceID),
 		Kind: in.Body.Kind, Email: in.Body.Email, FullName: in.Body.FullName, Locale: in.Body.Locale, Note: in.Body.Message,
-		Notify: in.Body.Notify == nil || *in.Body.Notify,
-		Key:    in.key(ctx, in.Actor, in.RawBody),
-		Policy: requestOf(ctx).policy, IfDuplicate: roster.DuplicateRule(in.Body.IfDuplicate),
+		Notify: in.Body.Notify == nil || *in.Body.Notify, Key: key,
+		Policy: r.policy, IfDuplicate: roster.DuplicateRule(in.Body.IfDuplicate),
 	}
+}
+
+func (s *Server) createInvitation(ctx context.Context, in *createInvitationInput) (*created[invitationBody], error) {
+	row := in.row(requestOf(ctx), in.key(ctx, in.Actor, in.RawBody))
 	c, err := s.intake.create(ctx, row)
 	if err != nil {
 		return nil, err
 	}
+	return s.createdBody(row, c), nil
+}
+
+// createdBody is the answer to a row.
+func (s *Server) createdBody(row roster.NewInvitation, c roster.Created) *created[invitationBody] {
 	if c.AlreadyMember {
 		return &created[invitationBody]{http.StatusOK, invitationBody{
-			Kind: row.Kind, WorkspaceID: in.Body.WorkspaceID, InviterID: in.Actor, Email: row.Email, FullName: row.FullName,
+			Kind: row.Kind, WorkspaceID: row.WorkspaceID.String(), InviterID: row.ActorID.String(), Email: row.Email, FullName: row.FullName,
 			State: "already_member", Delivery: string(roster.NotMailed), AccountID: c.AccountID.String(), AlreadyMember: true,
-		}}, nil
+		}}
 	}
 	body := s.invitationBody(c.Invitation, true)
 	body.Resent = c.Resent
 	if body.Duplicate = c.Duplicate; c.Duplicate {
-		return &created[invitationBody]{http.StatusOK, body}, nil
+		return &created[invitationBody]{http.StatusOK, body}
 	}
-	return &created[invitationBody]{http.StatusCreated, body}, nil
+	return &created[invitationBody]{http.StatusCreated, body}
 }
 
 func (s *Server) listInvitations(ctx context.Context, in *struct {
