@@ -528,7 +528,7 @@ func (b *createBatch) queueInsert(batch *pgx.Batch) {
 				AND (q.state = 'on_hold' OR q.mailed = 0 OR f.block IS NULL)
 				AND (SELECT 1 FROM idempotency_key k WHERE k.app_id = q.app_id AND k.route = q.route AND k.key = q.key) IS NULL
 			ON CONFLICT (workspace_id, email_key) WHERE state IN ('pending', 'on_hold') DO NOTHING
-			RETURNING id
+			RETURNING id, message_id AS mail_id
 		), recorded AS (
 			INSERT INTO event (id, app_id, type, subject_id, actor_id, data, at)
 			SELECT event_id, app_id, $20, id, inviter_id, data, $19 FROM q JOIN inserted USING (id)
@@ -539,10 +539,10 @@ func (b *createBatch) queueInsert(batch *pgx.Batch) {
 			RETURNING 1
 		), asked AS (
 			INSERT INTO message (id, app_id, kind, subject_id, purpose, args, lane, email_key, state, reason, due_at, created_at, settled_at)
-			SELECT message_id, app_id, $21, id, $22, $23, $24, email_key,
+			SELECT mail_id, app_id, $21, id, $22, $23, $24, email_key,
 				CASE reason WHEN '' THEN 'queued' ELSE 'suppressed' END, reason,
 				CASE reason WHEN '' THEN $19::timestamptz END, $19, CASE reason WHEN '' THEN NULL ELSE $19::timestamptz END
-			FROM q JOIN inserted USING (id) WHERE mailed = 1
+			FROM q JOIN inserted USING (id) WHERE mail_id IS NOT NULL -- of inserted: a condition on q makes this a nested loop
 			RETURNING lane, due_at
 		), woken AS (
 			`+wakeComposer+` FROM asked WHERE due_at IS NOT NULL LIMIT 1
