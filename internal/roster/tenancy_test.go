@@ -194,7 +194,7 @@ var tenancy = map[string]struct {
 		return own.RevokeAPIKey(ctx, uuid.New())
 	}, roster.NotFound},
 	"AuthenticateKey": {func(ctx context.Context, own, _ *rostertest.Bundle, _ roster.Invitation) error {
-		_, err := own.AuthenticateKey(ctx, "usk_"+strings.Repeat("A", 43))
+		_, _, err := own.AuthenticateKey(ctx, "usk_"+strings.Repeat("A", 43))
 		return err
 	}, roster.Unauthorized},
 	"CheckPassword": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
@@ -231,6 +231,8 @@ var tenancy = map[string]struct {
 		return err
 	}, roster.NotFound},
 
+	"AppPolicy":         {}, // the app's key is all it takes: TestTenancyOfPolicies
+	"ChangePolicy":      {}, // TestTenancyOfPolicies
 	"Apps":              {}, // for the operator's commands
 	"CreateApp":         {}, // for the operator's commands
 	"APIKeys":           {}, // TestTenancyOfLists
