@@ -75,7 +75,8 @@ func (r *Roster) Accounts(ctx context.Context, app uuid.UUID, l AccountList) (li
 				SELECT `+accountColumns+`
 				FROM (SELECT page.id FROM unnest($3::text[]) AS k (kind)
 					CROSS JOIN LATERAL (
-						SELECT account.id FROM account WHERE account.app_id = $1 AND account.kind = k.kind AND account.id > $2 AND `+isLive+`
+						SELECT account.id FROM account
+						WHERE account.app_id = $1 AND account.kind = k.kind AND (account.app_id, account.kind, account.id) > ($1, k.kind, $2) AND `+isLive+`
 						ORDER BY account.id LIMIT $4) AS page
 					ORDER BY page.id LIMIT $4) AS found
 				JOIN account ON account.id = found.id
@@ -143,7 +144,8 @@ func searchAccounts(ctx context.Context, tx pgx.Tx, app uuid.UUID, query string,
 			WITH hit AS (
 				SELECT s.key, s.account_id
 				FROM company_member AS c
-				JOIN account_search AS s ON s.account_id = c.account_id AND s.app_id = c.app_id
+				CROSS JOIN LATERAL ( -- OFFSET keeps it from being looked up the other way round
+					SELECT key, kind, account_id FROM account_search WHERE account_id = c.account_id OFFSET 0) AS s
 				JOIN unnest($3::text[], $4::bool[]) AS r (low, checked) ON starts_with(s.key, r.low) AND (NOT r.checked OR `+allWords+`)
 				WHERE c.app_id = $1 AND c.company_id = $12 AND s.kind = ANY ($2) AND $9::int + $10::int > 0
 			)`+found, append(args, l.Company)...)
