@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
 
 	"usher/internal/roster"
 )
@@ -70,7 +71,8 @@ func TestEveryOperation(t *testing.T) {
 	s := newSite(t)
 	doc := s.server.api.OpenAPI()
 	todo := operations(doc)
-	var invitation, company, workspace, account, message string // ids, as answered
+	var invitation, company, workspace, account, message, item string // ids, as answered
+	itsOwner := func(c call) call { c.header["Usher-Actor"] = account; return c }
 	steps := []struct {
 		op     string
 		call   func() (path, body string)
@@ -136,6 +138,57 @@ func TestEveryOperation(t *testing.T) {
 		}, 200, nil},
 		{"revoke-invitation", func() (string, string) { return "/v1/invitations/" + invitation + "/revoke", "" }, 200, func(r reply) {
 			if r.text(t, "state") != "revoked" || r.text(t, "decided_at") == "" || r.text(t, "link") != "" {
+				t.Errorf("invitation is %s", r.body)
+			}
+		}},
+		{"get-external-warning", func() (string, string) { return "/v1/warnings/external-professional?locale=fr", "" }, 200, func(r reply) {
+			if r.text(t, "locale") != "fr" || r.text(t, "text") == "" {
+				t.Errorf("warning is %s", r.body)
+			}
+		}},
+		{"add-account-to-workspaces", func() (string, string) {
+			return "/v1/accounts/" + account + "/workspaces", `{"kind":"existing_user","origin_workspace_id":"` + s.workspace.ID.String() + `","workspace_ids":["` + workspace + `"]}`
+		}, 200, func(r reply) {
+			if r.value(t, "added") != 0.0 || !strings.Contains(r.body, `"code":"not_in_origin"`) {
+				t.Errorf("added %s", r.body)
+			}
+		}},
+		{"list-notifications", func() (string, string) {
+			if r := s.api(s.tenant, call{method: http.MethodPost, path: "/v1/invitations", body: invitationJSON(s.tenant, map[string]any{"email": "bea@kindred.example"})}); r.StatusCode != 201 {
+				t.Fatalf("%d %s", r.StatusCode, r.body)
+			}
+			return "/v1/notifications?action=open", ""
+		}, 200, func(r reply) {
+			items, _ := r.value(t, "items").([]any)
+			item = items[0].(map[string]any)["id"].(string)
+		}},
+		{"read-notification", func() (string, string) { return "/v1/notifications/" + item + "/read", "" }, 200, nil},
+		{"unread-notification", func() (string, string) { return "/v1/notifications/" + item + "/unread", "" }, 200, nil},
+		{"archive-notification", func() (string, string) { return "/v1/notifications/" + item + "/archive", "" }, 200, func(r reply) {
+			if r.text(t, "view") != "archived" || r.text(t, "action") != "open" {
+				t.Errorf("item is %s", r.body)
+			}
+		}},
+		{"unarchive-notification", func() (string, string) { return "/v1/notifications/" + item + "/unarchive", "" }, 200, nil},
+		{"archive-notifications", func() (string, string) { return "/v1/notifications/archive", `{"action":"open"}` }, 200, func(r reply) {
+			if r.value(t, "archived") != 1.0 {
+				t.Errorf("archived %s", r.body)
+			}
+		}},
+		{"approve-notification", func() (string, string) { return "/v1/notifications/" + item + "/approve", "" }, 200, func(r reply) {
+			if r.text(t, "state") != "accepted" || r.text(t, "account_id") != account {
+				t.Errorf("invitation is %s", r.body)
+			}
+		}},
+		{"decline-notification", func() (string, string) {
+			s.exec(`UPDATE membership SET state = 'archived' WHERE account_id = $1`, account)
+			if r := s.api(s.tenant, call{method: http.MethodPost, path: "/v1/invitations", body: invitationJSON(s.tenant, map[string]any{"email": "bea@kindred.example"})}); r.StatusCode != 201 {
+				t.Fatalf("%d %s", r.StatusCode, r.body)
+			}
+			item = s.inbox(account, "action=open")[0].ID
+			return "/v1/notifications/" + item + "/decline", ""
+		}, 200, func(r reply) {
+			if r.text(t, "state") != "declined" {
 				t.Errorf("invitation is %s", r.body)
 			}
 		}},
@@ -205,6 +258,9 @@ func TestEveryOperation(t *testing.T) {
 		delete(todo, step.op)
 		path, body := step.call()
 		c := call{method: op.Method, path: path, body: body, header: map[string]string{"Idempotency-Key": "key-of-" + step.op}}
+		if slices.Contains(op.Tags, tagInbox) {
+			c = itsOwner(c)
+		}
 		r := s.api(s.tenant, c)
 		if r.StatusCode != step.status {
 			t.Fatalf("%s: %d %s, want %d", step.op, r.StatusCode, r.body, step.status)
@@ -302,12 +358,12 @@ func TestNothingCrossesApps(t *testing.T) {
 		return map[string]string{
 			"invitations": inv.ID.String(), "accounts": te.actor.ID.String(),
 			"companies": te.company.ID.String(), "workspaces": te.workspace.ID.String(),
-			"messages": inv.MessageID.String(), "suppressions": blocked,
+			"messages": inv.MessageID.String(), "suppressions": blocked, "notifications": s.item(te).String(),
 		}
 	}
 	named := func(path, id string) string { return strings.NewReplacer("{id}", id, "{email}", id).Replace(path) }
 	mine, theirs := ids(me), ids(other)
-	resources := map[string]string{"workspace_id": "workspaces", "company_id": "companies", "account_id": "accounts", "owner_id": "accounts"}
+	resources := map[string]string{"workspace_id": "workspaces", "company_id": "companies", "account_id": "accounts", "owner_id": "accounts", "origin_workspace_id": "workspaces"}
 	doc := s.server.api.OpenAPI()
 	places := 0
 	for id, op := range operations(doc) {
@@ -318,6 +374,9 @@ func TestNothingCrossesApps(t *testing.T) {
 			for name, property := range resolve(doc, op.RequestBody.Content["application/json"].Schema).Properties {
 				property = resolve(doc, property)
 				switch {
+				case id == "create-invitation" && (name == "account_id" || name == "origin_workspace_id"): // of kinds that TestAddingCrossesNoApps is about
+				case name == "workspace_ids":
+					body[name] = []string{mine["workspaces"]}
 				case property.Format == "uuid":
 					if resources[name] == "" {
 						t.Fatalf("%s: whose id is %s?", id, name)
@@ -363,7 +422,7 @@ func TestNothingCrossesApps(t *testing.T) {
 			places++
 			crossed := maps.Clone(body)
 			crossed[name] = theirs[resources[name]]
-			if r := try(name, path, crossed, nil); r.StatusCode != 404 {
+			if r := try(name, path, crossed, nil); r.StatusCode != 404 && !strings.Contains(r.body, `"outcome":"refused"`) {
 				t.Errorf("%s with another app's %s: %d %s", id, name, r.StatusCode, r.body)
 			}
 		}
@@ -386,6 +445,47 @@ func TestNothingCrossesApps(t *testing.T) {
 	}
 	if places < 20 {
 		t.Errorf("%d places for ids found in the document", places)
+	}
+}
+
+// item puts an open invitation into the inbox of the tenant's professional.
+func (s *site) item(te tenant) uuid.UUID {
+	s.t.Helper()
+	none := roster.IdempotencyKey{}
+	host, err := s.roster.CreateAccount(s.t.Context(), te.app.ID, roster.NewAccount{Kind: roster.Professional, FullName: te.app.Name + " Host", Email: "host@kindred.example"}, none)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	file, err := s.roster.CreateWorkspace(s.t.Context(), te.app.ID, roster.NewWorkspace{CompanyID: te.company.ID, Name: te.app.Name + " File", OwnerID: host.ID}, none)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	te.workspace, te.actor.ID = file, host.ID
+	inv := s.invite(te, te.actor.Email)
+	return read[uuid.UUID](s, `SELECT id FROM notification WHERE subject_id = $1`, inv.ID)
+}
+
+// TestAddingCrossesNoApps adds with another app's ids.
+func TestAddingCrossesNoApps(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	other := s.newTenant("Secret Society")
+	cleo := s.colleague("Cleo League", "cleo@kindred.example")
+	theirs := other.workspace.ID.String()
+	before := s.everything()
+	for name, c := range map[string]call{
+		"account":   s.adding("colleague", other.actor.ID.String(), nil),
+		"workspace": s.adding("colleague", cleo, map[string]any{"workspace_id": theirs}),
+	} {
+		s.api(s.tenant, c).wantProblem(t, 404, name+"_not_found")
+	}
+	s.api(s.tenant, s.adding("existing_user", cleo, map[string]any{"origin_workspace_id": theirs})).wantProblem(t, 403, "origin_not_allowed")
+	many := post("/v1/accounts/"+cleo+"/workspaces", `{"workspace_ids":["`+theirs+`"]}`)
+	if r := s.answered(many); !strings.Contains(r.body, "workspace_not_found") || strings.Contains(r.body, other.workspace.Name) && other.workspace.Name != s.workspace.Name {
+		t.Errorf("another app's workspace: %s", r.body)
+	}
+	if after := s.everything(); after != before {
+		t.Errorf("changed:\n%s", changed(before, after))
 	}
 }
 
