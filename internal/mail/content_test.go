@@ -156,6 +156,7 @@ func letters(t testing.TB) map[string]Content {
 		news.Lines, news.AppURL, news.RecipientName, news.Brand = news.Lines[2:3], "", "", l.Brand
 		all["news_bare."+lang] = renderNews(t, news)
 		all["news_held."+lang] = renderNews(t, testHolds(t, lang))
+		all["news_orphaned."+lang] = renderNews(t, testOrphans(t, lang))
 
 		professional := testInvitation(t, lang)
 		professional.Professional = true
@@ -171,7 +172,6 @@ func letters(t testing.TB) map[string]Content {
 		all["workspaces."+lang] = renderWorkspaces(t, workspaces)
 		workspaces.Names, workspaces.AppURL, workspaces.RecipientName, workspaces.Brand = workspaces.Names[2:], "", "", l.Brand
 		all["workspaces_bare."+lang] = renderWorkspaces(t, workspaces)
-		all["news_orphaned."+lang] = renderNews(t, testOrphans(t, lang))
 	}
 	return all
 }

@@ -127,12 +127,12 @@ func insertAccount(ctx context.Context, tx pgx.Tx, a Account, emailKey, password
 	if !ok {
 		return false, nil
 	}
-	if a.Status == statusActive {
-		if err := noteOpenInvitations(ctx, tx, a.AppID, a.ID, emailKey, a.CreatedAt); err != nil {
-			return false, err
-		}
+	if _, err := recordEvents(ctx, tx, a.CreatedAt, newEvent{a.AppID, EventAccountCreated, a.ID, uuid.Nil, fmt.Appendf(nil, `{"kind":%q}`, a.Kind)}); err != nil {
+		return false, err
 	}
-	_, err = recordEvents(ctx, tx, a.CreatedAt, newEvent{a.AppID, EventAccountCreated, a.ID, uuid.Nil, fmt.Appendf(nil, `{"kind":%q}`, a.Kind)})
+	if a.Status == statusActive {
+		err = noteOpenInvitations(ctx, tx, a.AppID, a.ID, emailKey, a.CreatedAt)
+	}
 	return true, err
 }
 

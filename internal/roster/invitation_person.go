@@ -232,7 +232,7 @@ func decide(ctx context.Context, tx pgx.Tx, t Ticket, to State, now time.Time) (
 		return inv, false, nil
 	case inv.State.Open() && !inv.ExpiresAt.After(now):
 		return inv, false, inv.late()
-	case inv.HeldFor != "":
+	case inv.State.Open() && inv.HeldFor != "":
 		return inv, false, errInviterGone
 	case inv.State.Open():
 		return inv, false, errorf(Gone, "workspace_archived", "What this invitation leads to was closed.")
