@@ -27,7 +27,7 @@ func (w *world) addColleague(n int) roster.Account {
 	}
 	rows := make([]roster.NewMember, n)
 	for i := range rows {
-		workspace, err := r.CreateWorkspace(ctx, w.app.ID, w.workspace.CompanyID, "File", w.inviter.ID, none)
+		workspace, err := r.CreateWorkspace(ctx, w.app.ID, roster.NewWorkspace{CompanyID: w.workspace.CompanyID, Name: "File", OwnerID: w.inviter.ID}, none)
 		if err != nil {
 			w.t.Fatal(err)
 		}

@@ -40,16 +40,24 @@ CREATE TABLE secondary_email (
 );
 CREATE INDEX secondary_email_key ON secondary_email (app_id, email_key);
 
+-- The kind stands before the key, so that the few professionals among many
+-- clients are found as fast as anybody.
 CREATE TABLE account_search (
     app_id     uuid NOT NULL,
+    kind       text NOT NULL,                            -- of the account
     key        text COLLATE "C" NOT NULL,                -- of search_keys
     account_id uuid NOT NULL,
-    PRIMARY KEY (app_id, key, account_id),
+    PRIMARY KEY (app_id, kind, key, account_id),
     FOREIGN KEY (app_id, account_id) REFERENCES account (app_id, id)
 );
 CREATE INDEX account_search_account ON account_search (account_id);
-INSERT INTO account_search (app_id, key, account_id)
-SELECT app_id, key, id FROM account, search_keys(full_name, email_key) AS key WHERE status NOT IN ('merged', 'archived');
+INSERT INTO account_search (app_id, kind, key, account_id)
+SELECT app_id, kind, key, id FROM account, search_keys(full_name, email_key) AS key WHERE status NOT IN ('merged', 'archived');
+-- Walking through an app's people and companies.
+CREATE INDEX account_list ON account (app_id, kind, id) WHERE status NOT IN ('merged', 'archived');
+CREATE INDEX company_list ON company (app_id, id);
+
+CREATE INDEX session_account ON session (account_id);
 
 -- A reference to something the app keeps for an account.
 CREATE TABLE record (

@@ -73,14 +73,16 @@ CREATE TABLE account (
     CONSTRAINT account_status_check CHECK ((status = ANY (ARRAY['invited'::text, 'active'::text, 'temporary'::text, 'merged'::text, 'archived'::text])))
 );
 CREATE UNIQUE INDEX account_email ON public.account USING btree (app_id, email_key) WHERE (status <> ALL (ARRAY['merged'::text, 'archived'::text]));
+CREATE INDEX account_list ON public.account USING btree (app_id, kind, id) WHERE (status <> ALL (ARRAY['merged'::text, 'archived'::text]));
 CREATE UNIQUE INDEX account_username ON public.account USING btree (app_id, username) WHERE (username <> ''::text);
 
 CREATE TABLE account_search (
     app_id uuid NOT NULL,
+    kind text NOT NULL,
     key text NOT NULL,
     account_id uuid NOT NULL,
     CONSTRAINT account_search_app_id_account_id_fkey FOREIGN KEY (app_id, account_id) REFERENCES account(app_id, id),
-    CONSTRAINT account_search_pkey PRIMARY KEY (app_id, key, account_id)
+    CONSTRAINT account_search_pkey PRIMARY KEY (app_id, kind, key, account_id)
 );
 CREATE INDEX account_search_account ON public.account_search USING btree (account_id);
 
@@ -140,6 +142,7 @@ CREATE TABLE company (
     CONSTRAINT company_id_app_id_key UNIQUE (id, app_id),
     CONSTRAINT company_pkey PRIMARY KEY (id)
 );
+CREATE INDEX company_list ON public.company USING btree (app_id, id);
 
 CREATE TABLE company_member (
     app_id uuid NOT NULL,
@@ -468,6 +471,7 @@ CREATE TABLE session (
     CONSTRAINT session_app_id_account_id_fkey FOREIGN KEY (app_id, account_id) REFERENCES account(app_id, id),
     CONSTRAINT session_pkey PRIMARY KEY (hash)
 );
+CREATE INDEX session_account ON public.session USING btree (account_id);
 CREATE INDEX session_expiry ON public.session USING btree (expires_at);
 
 CREATE TABLE usher_migration (

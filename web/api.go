@@ -43,7 +43,9 @@ func (s *Server) apiRoutes() {
 		{Name: tagInvitations, Description: "Invitations ask a person to join a workspace."},
 		{Name: tagInbox, Description: "What awaits a person, and what they did with it."},
 		{Name: tagMail, Description: "What happened to each mail, and the addresses that get none."},
-		{Name: tagPeople, Description: "Accounts, the companies that employ professionals, and the workspaces they share."},
+		{Name: tagAccounts, Description: "People your app knows, and what it keeps for them."},
+		{Name: tagCompanies, Description: "Companies employ professionals."},
+		{Name: tagWorkspaces, Description: "What people share, and who they are: stakeholders and client users."},
 	}
 	s.api = humafiber.New(s.app, config)
 	s.api.UseMiddleware(s.authenticate)
@@ -53,14 +55,18 @@ func (s *Server) apiRoutes() {
 	s.memberRoutes()
 	s.notificationRoutes()
 	s.mailRoutes()
-	s.peopleRoutes()
+	s.accountRoutes()
+	s.companyRoutes()
+	s.workspaceRoutes()
 }
 
 const (
 	tagInvitations = "Invitations"
 	tagInbox       = "Inbox"
 	tagMail        = "Mail"
-	tagPeople      = "People and workspaces"
+	tagAccounts    = "Accounts"
+	tagCompanies   = "Companies"
+	tagWorkspaces  = "Workspaces"
 )
 
 // request is what the middleware learned of an API request.

@@ -456,7 +456,7 @@ func (s *site) item(te tenant) uuid.UUID {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	file, err := s.roster.CreateWorkspace(s.t.Context(), te.app.ID, te.company.ID, te.app.Name+" File", host.ID, none)
+	file, err := s.roster.CreateWorkspace(s.t.Context(), te.app.ID, roster.NewWorkspace{CompanyID: te.company.ID, Name: te.app.Name + " File", OwnerID: host.ID}, none)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ func TestBadInput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	archived, err := s.roster.CreateWorkspace(t.Context(), me.app.ID, me.company.ID, "Closed", me.actor.ID, roster.IdempotencyKey{})
+	archived, err := s.roster.CreateWorkspace(t.Context(), me.app.ID, roster.NewWorkspace{CompanyID: me.company.ID, Name: "Closed", OwnerID: me.actor.ID}, roster.IdempotencyKey{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,6 +61,7 @@ func (s *Server) invitationRoutes() {
 
 	steer("revoke", "Withdraw an open invitation", "Its links die. Revoking it again is a success.", s.Roster.RevokeInvitation)
 	steer("reopen", "Open an expired invitation again", "It gets a new link, a new expiry and a new mail; older links stay dead.", s.Roster.ReopenInvitation)
+	steer("take-over", "Stand behind an invitation whose inviter may no longer invite", "The actor is its inviter from now on. One that is `held_for` its inviter can be accepted again, with the link it had; where its mail was dropped meanwhile, it is mailed again. Taking over what one has is a success; what somebody else still looks after gets 409 `inviter_present`.", s.Roster.TakeOverInvitation)
 	steer("link", "Copy the link of an open invitation", "Any number of times; the mailed link goes on working. Whoever has the link can accept, so give it to the invited person only.", s.Roster.CopyInvitationLink)
 	register(s, huma.Operation{
 		OperationID: "resend-invitation", Method: http.MethodPost, Path: "/v1/invitations/{id}/resend", Tags: []string{tagInvitations},
@@ -113,6 +114,7 @@ type invitationBody struct {
 	Locale        string     `json:"locale,omitempty" doc:"Missing: the app's."`
 	Message       string     `json:"message,omitempty"`
 	State         string     `json:"state" enum:"pending,on_hold,accepted,declined,revoked,superseded,expired,already_member"`
+	HeldFor       string     `json:"held_for,omitempty" enum:"inviter" doc:"Why it is on_hold, where not for its mail's sake. inviter: who invited may no longer, and nobody can accept it until somebody takes it over."`
 	Delivery      string     `json:"delivery" enum:"none,queued,held,sending,accepted,delayed,delivered,bounced,complained,suppressed,failed,cancelled,uncertain" doc:"What happened to the newest mail: none was asked for; it waits (queued, or held until something is mended); it is under way (sending), the mail provider took it (accepted), the recipient's server does not take it yet (delayed) or took it (delivered); it came back (bounced), was called spam (complained), was not sent to an address that bounced or complained before (suppressed), was refused by the provider (failed), was no longer wanted (cancelled), or nobody can know (uncertain)."`
 	Detail        *delivery  `json:"delivery_detail,omitempty" doc:"What is to be said of the newest mail, where there is something."`
 	ExpiresAt     *time.Time `json:"expires_at,omitempty" doc:"Until when it can be accepted."`
@@ -176,7 +178,7 @@ func (s *Server) invitationBody(inv roster.Invitation, withLink bool) invitation
 	b := invitationBody{
 		ID: inv.ID.String(), Kind: inv.Kind, WorkspaceID: inv.WorkspaceID.String(), InviterID: inv.InviterID.String(),
 		Email: inv.Email, FullName: inv.FullName, Locale: inv.Locale, Message: inv.Note,
-		State: string(inv.State), Delivery: string(inv.Delivery), Detail: s.deliveryOf(inv),
+		State: string(inv.State), HeldFor: inv.HeldFor, Delivery: string(inv.Delivery), Detail: s.deliveryOf(inv),
 		ExpiresAt: &inv.ExpiresAt, DecidedAt: inv.DecidedAt, CreatedAt: &inv.CreatedAt, Visibility: string(inv.Visibility),
 	}
 	if direct(inv.Kind) {
@@ -191,7 +193,7 @@ func (s *Server) invitationBody(inv roster.Invitation, withLink bool) invitation
 	if inv.AccountID != nil {
 		b.AccountID = inv.AccountID.String()
 	}
-	if withLink && inv.State.Open() {
+	if withLink && inv.State.Open() && inv.HeldFor == "" {
 		b.Link = s.URL.JoinPath("i", s.Keys.Token(roster.PurposeInvitation, inv.Ticket())).String()
 	}
 	return b

@@ -308,6 +308,7 @@ const (
 	messageAlreadyDeclined messageKind = "already_declined" // WorkspaceName, InviterName, At
 	messageExpired         messageKind = "expired"          // WorkspaceName, InviterName, At (when it ended); renewal form
 	messageRevoked         messageKind = "revoked"          // WorkspaceName
+	messageWaiting         messageKind = "waiting"          // its inviter may no longer invite: WorkspaceName, InviterName
 	messageDeadLink        messageKind = "dead_link"        // superseded, tampered, unknown: the same page; renewal form
 	messageRenewalAsked    messageKind = "renewal_asked"    // the same answer for every token
 	messageTooManyTries    messageKind = "too_many_tries"   // RetryAfter
@@ -317,7 +318,7 @@ const (
 // messageKinds lists them all.
 var messageKinds = []messageKind{
 	messageAccepted, messageAlreadyAccepted, messageDeclined, messageAlreadyDeclined, messageExpired,
-	messageRevoked, messageDeadLink, messageRenewalAsked, messageTooManyTries, messageProblem,
+	messageRevoked, messageWaiting, messageDeadLink, messageRenewalAsked, messageTooManyTries, messageProblem,
 }
 
 // messageView is a page that tells one thing. The renewal form POSTs to
@@ -347,7 +348,7 @@ func (v messageView) Tone() string {
 		return "sent"
 	case messageDeclined, messageAlreadyDeclined, messageRevoked:
 		return "closed"
-	case messageExpired, messageTooManyTries:
+	case messageExpired, messageWaiting, messageTooManyTries:
 		return "clock"
 	case messageDeadLink:
 		return "link"

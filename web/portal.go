@@ -94,10 +94,10 @@ func (s *Server) openInvitation(c *fiber.Ctx) (o opened, tell view, err error) {
 	return o, s.decidedPage(c, o), nil
 }
 
-// decidedPage tells what became of an invitation that cannot be decided any
-// more; nil for an open one.
+// decidedPage tells what became of an invitation that cannot be decided, or not
+// now; nil for any other.
 func (s *Server) decidedPage(c *fiber.Ctx, o opened) view {
-	if o.State.Open() {
+	if o.State.Open() && o.HeldFor == "" {
 		return nil
 	}
 	v := messageView{
@@ -118,7 +118,10 @@ func (s *Server) decidedPage(c *fiber.Ctx, o opened) view {
 	case roster.Expired:
 		v.Kind, v.At = messageExpired, o.ExpiresAt
 		c.Status(fiber.StatusGone)
-	case roster.Revoked, roster.Superseded, roster.Pending, roster.OnHold:
+	case roster.Pending, roster.OnHold: // nobody stands behind it at the moment
+		v.Kind = messageWaiting
+		c.Status(fiber.StatusConflict)
+	case roster.Revoked, roster.Superseded:
 		v.Kind = messageRevoked
 		c.Status(fiber.StatusGone)
 	}

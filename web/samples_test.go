@@ -103,6 +103,7 @@ func samples() map[string]view {
 		"expired":                sampleMessage(messageExpired, plain),
 		"expired, once":          sampleMessage(messageExpired, func(v *messageView) { v.At = time.Time{} }),
 		"revoked":                sampleMessage(messageRevoked, plain),
+		"waiting":                sampleMessage(messageWaiting, plain),
 		"dead link":              sampleMessage(messageDeadLink, func(v *messageView) { v.WorkspaceName, v.InviterName = "", "" }),
 		"renewal asked":          sampleMessage(messageRenewalAsked, plain),
 		"too many tries":         sampleMessage(messageTooManyTries, func(v *messageView) { v.RetryAfter = 14*time.Minute + time.Second }),

@@ -194,7 +194,7 @@ func (s *stage) seedApp(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		workspace, err := r.CreateWorkspace(ctx, app.ID, company.ID, "Ann Example - Private", account.ID, roster.IdempotencyKey{})
+		workspace, err := r.CreateWorkspace(ctx, app.ID, roster.NewWorkspace{CompanyID: company.ID, Name: "Ann Example - Private", OwnerID: account.ID}, roster.IdempotencyKey{})
 		s.app, s.account, s.workspace = app.ID, account.ID, workspace.ID
 		return err
 	})

@@ -70,6 +70,17 @@ func testNews(t testing.TB, lang string) NewsLetter {
 	}
 }
 
+// testOrphans is the news of invitations whose inviter may no longer invite.
+func testOrphans(t testing.TB, lang string) NewsLetter {
+	t.Helper()
+	l := testNews(t, lang)
+	for i, kind := range []string{NewsOrphaned, NewsTransferred, NewsWithdrawn} {
+		l.Lines[i].Kind = kind
+	}
+	l.Lines = l.Lines[:3]
+	return l
+}
+
 // testHolds is the news of mail that did not get through.
 func testHolds(t testing.TB, lang string) NewsLetter {
 	t.Helper()
@@ -160,6 +171,7 @@ func letters(t testing.TB) map[string]Content {
 		all["workspaces."+lang] = renderWorkspaces(t, workspaces)
 		workspaces.Names, workspaces.AppURL, workspaces.RecipientName, workspaces.Brand = workspaces.Names[2:], "", "", l.Brand
 		all["workspaces_bare."+lang] = renderWorkspaces(t, workspaces)
+		all["news_orphaned."+lang] = renderNews(t, testOrphans(t, lang))
 	}
 	return all
 }
@@ -539,7 +551,7 @@ func TestNewsKinds(t *testing.T) {
 		seen := map[string]bool{}
 		all := testNews(t, lang)
 		shown := 0
-		for _, line := range append(all.Lines, testHolds(t, lang).Lines...) {
+		for _, line := range slices.Concat(all.Lines, testHolds(t, lang).Lines, testOrphans(t, lang).Lines) {
 			one := all
 			one.Lines = []NewsLine{line}
 			c := renderNews(t, one)

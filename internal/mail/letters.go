@@ -122,13 +122,18 @@ func (l InvitationLetter) view() (view, error) {
 	return v, nil
 }
 
-// The kinds of NewsLine. The last five tell why the mail of an invitation did
-// not get through; the invitation is on hold until somebody acts.
+// The kinds of NewsLine. From NewsBounced on they tell why the mail of an
+// invitation did not get through; the invitation is on hold until somebody acts.
+// From NewsOrphaned to NewsWithdrawn they tell a workspace's owner of an
+// invitation whose inviter may no longer invite to it.
 const (
 	NewsAccepted     = "accepted"
 	NewsDeclined     = "declined"
 	NewsExpired      = "expired"
 	NewsRenewalAsked = "renewal_asked"
+	NewsOrphaned     = "orphaned"     // nobody can accept it until somebody takes it over
+	NewsTransferred  = "transferred"  // it is the owner's from now on
+	NewsWithdrawn    = "withdrawn"    // it was revoked
 	NewsBounced      = "bounced"      // the mail server refuses the address for good
 	NewsMailboxFull  = "mailbox_full" // it did so time and again for now
 	NewsSuppressed   = "suppressed"   // not sent, because earlier mail came back
@@ -144,6 +149,7 @@ var heldNews = map[string]bool{
 // The colours at a line's edge, readable on both grounds of a letter.
 var newsEdges = map[string]string{
 	NewsAccepted: "#1f8a52", NewsRenewalAsked: "#b7791f", NewsDeclined: "#98a2ae", NewsExpired: "#98a2ae",
+	NewsOrphaned: "#b7791f", NewsTransferred: "#1f8a52", NewsWithdrawn: "#98a2ae",
 	NewsBounced: "#c9442e", NewsMailboxFull: "#c9442e", NewsSuppressed: "#c9442e", NewsComplained: "#c9442e", NewsUndelivered: "#c9442e",
 }
 

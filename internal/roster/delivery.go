@@ -163,7 +163,7 @@ func (r *Roster) ResendToBlocked(ctx context.Context, app, actor, id uuid.UUID, 
 			return r.resend(ctx, tx, app, actor, id, now)
 		}
 		inv, ok, err := change(ctx, tx, app, id, `
-			SET queued_at = $3 WHERE app_id = $1 AND id = $2 AND `+isOpen+` AND expires_at > $3 AND sends <= $4`, app, id, now, maxResends)
+			SET queued_at = $3 WHERE app_id = $1 AND id = $2 AND `+isOpen+` AND held_for = '' AND expires_at > $3 AND sends <= $4`, app, id, now, maxResends)
 		if err != nil {
 			return inv, err
 		}
@@ -247,7 +247,7 @@ func (r *Roster) AddressLifted(ctx context.Context, job LiftSuppression) error {
 		}
 		inv, err := collectInvitation(tx.Query(ctx, `
 			UPDATE invitation SET state = 'pending', sends = sends + 1, message_id = $3, queued_at = $4
-			WHERE id = $1 AND version = $2 AND sends = $5 AND `+isOpen+` AND expires_at > $4
+			WHERE id = $1 AND version = $2 AND sends = $5 AND `+isOpen+` AND held_for = '' AND expires_at > $4
 			RETURNING `+invitationColumns, job.InvitationID, job.Version, newID(), now, job.Send))
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil

@@ -106,6 +106,7 @@ type Invitation struct {
 	Locale         string // empty: the app's
 	Note           string // the inviter's own words, plain text
 	State          State
+	HeldFor        string // of OnHold: empty for its mail's sake, "inviter" where nobody can accept it until somebody takes it over
 	Delivery       Delivery
 	Version        int // links carry it; older ones are dead
 	Sends          int // mails asked for since the version began
@@ -141,7 +142,7 @@ func (inv Invitation) Ticket() Ticket { return Ticket{ID: inv.ID, Version: inv.V
 // invitationColumns are the columns of Invitation, in its order.
 const invitationColumns = `invitation.id, invitation.app_id, invitation.workspace_id, invitation.inviter_id,
 	invitation.kind, invitation.email, invitation.email_key, invitation.full_name, invitation.locale, invitation.note,
-	invitation.state, COALESCE((SELECT message.state FROM message WHERE message.id = invitation.message_id), 'none'),
+	invitation.state, invitation.held_for, COALESCE((SELECT message.state FROM message WHERE message.id = invitation.message_id), 'none'),
 	invitation.version, invitation.sends, invitation.reopens, invitation.queued_at, invitation.message_id,
 	(SELECT jsonb_build_object('Reason', message.reason, 'FactAt', message.fact_at, 'Retry', COALESCE((message.args->>'retry')::int, 0))
 		FROM message WHERE message.id = invitation.message_id AND message.reason <> ''),
@@ -232,6 +233,9 @@ func (inv Invitation) stands() *Error {
 		Revoked:    "This invitation was withdrawn.",
 		Superseded: "This invitation was replaced by another.",
 		Expired:    "This invitation has expired.",
+	}
+	if inv.HeldFor != "" && inv.State.Open() {
+		return inv.errHeldForInviter()
 	}
 	kind := Conflict
 	code := "already_" + string(inv.State)

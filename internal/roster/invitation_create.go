@@ -421,7 +421,7 @@ func (row NewInvitation) refuse(refused error, f createFacts) error {
 	case refused != nil:
 		return refused
 	case *f.workspaceState != workspaceActive:
-		return errorf(Conflict, "workspace_archived", "This workspace is archived; nobody can be invited to it.")
+		return errWorkspaceArchived
 	}
 	return nil
 }

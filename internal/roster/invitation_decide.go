@@ -53,7 +53,7 @@ func (r *Roster) ResendInvitation(ctx context.Context, app, actor, id uuid.UUID,
 func (r *Roster) resend(ctx context.Context, tx pgx.Tx, app, actor, id uuid.UUID, now time.Time) (Invitation, error) {
 	inv, ok, err := change(ctx, tx, app, id, `
 		SET state = 'pending', sends = sends + 1, message_id = $6, queued_at = $3
-		WHERE app_id = $1 AND id = $2 AND `+isOpen+` AND expires_at > $3
+		WHERE app_id = $1 AND id = $2 AND `+isOpen+` AND held_for = '' AND expires_at > $3
 			AND sends <= $4 AND (queued_at IS NULL OR queued_at <= $5)
 			AND NOT EXISTS (SELECT FROM address WHERE address.app_id = $1 AND address.email_key = invitation.email_key AND address.block <> '')`,
 		app, id, now, maxResends, now.Add(-resendAfter), newID())
@@ -76,6 +76,8 @@ func (r *Roster) notResendable(ctx context.Context, tx pgx.Tx, inv Invitation, n
 		return inv.stands()
 	case !inv.ExpiresAt.After(now):
 		return inv.late()
+	case inv.HeldFor != "":
+		return inv.errHeldForInviter()
 	case inv.Sends > maxResends:
 		return errorf(Conflict, "resend_limit", "This invitation was mailed %d times, which is the most. Copy the link and give it on another way.", inv.Sends)
 	}
@@ -104,6 +106,9 @@ func (r *Roster) CopyInvitationLink(ctx context.Context, app, actor, id uuid.UUI
 		if !inv.ExpiresAt.After(now) {
 			return inv, inv.late()
 		}
+		if inv.HeldFor != "" {
+			return inv, inv.errHeldForInviter()
+		}
 		_, err = record(ctx, tx, inv, EventLinkCopied, actor, now)
 		return inv, err
 	})
@@ -121,7 +126,7 @@ func (r *Roster) CorrectInvitationAddress(ctx context.Context, app, actor, id uu
 		inv, ok, err := change(ctx, tx, app, id, `
 			SET email = $3, email_key = $4, state = 'pending', version = version + 1,
 				sends = 1, message_id = $7, queued_at = $5
-			WHERE app_id = $1 AND id = $2 AND `+isOpen+` AND expires_at > $5
+			WHERE app_id = $1 AND id = $2 AND `+isOpen+` AND held_for = '' AND expires_at > $5
 				AND version < $6 AND email_key <> $4
 				AND NOT EXISTS (SELECT FROM account a JOIN membership m ON m.account_id = a.id
 					WHERE a.app_id = $1 AND a.email_key = $4 AND a.status NOT IN ('merged', 'archived')
@@ -157,6 +162,8 @@ func notCorrectable(ctx context.Context, tx pgx.Tx, inv Invitation, address Addr
 		return inv.stands()
 	case !inv.ExpiresAt.After(now):
 		return inv.late()
+	case inv.HeldFor != "":
+		return inv.errHeldForInviter()
 	case inv.EmailKey == address.Key:
 		return invalidField("email", "email_unchanged", "The invitation has this address already. To mail it again, resend it.")
 	case inv.Version >= maxVersion:
@@ -203,18 +210,19 @@ func settled(inv Invitation, err error, wanted State) error {
 }
 
 // ReopenInvitation gives an expired invitation a new life: a new link, a new
-// expiry, a new mail.
+// expiry, a new mail. One that was held for its inviter is the actor's then.
 func (r *Roster) ReopenInvitation(ctx context.Context, app, actor, id uuid.UUID, key IdempotencyKey) (Invitation, error) {
 	return r.steer(ctx, app, actor, id, key, func(tx pgx.Tx, now time.Time) (Invitation, error) {
 		inv, ok, err := change(ctx, tx, app, id, `
 			SET state = 'pending', version = version + 1, reopens = reopens + 1, decided_at = NULL,
-				expires_at = $4, sends = 1, message_id = $7, queued_at = $3
+				expires_at = $4, sends = 1, message_id = $7, queued_at = $3,
+				inviter_id = CASE held_for WHEN '' THEN inviter_id ELSE $8 END, held_for = ''
 			WHERE app_id = $1 AND id = $2 AND state = 'expired' AND reopens < $5 AND version < $6
 				AND EXISTS (SELECT FROM workspace w WHERE w.id = invitation.workspace_id AND w.state = 'active')
 				AND NOT EXISTS (SELECT FROM account a JOIN membership m ON m.account_id = a.id
 					WHERE a.app_id = $1 AND a.email_key = invitation.email_key AND a.status NOT IN ('merged', 'archived')
 					AND m.workspace_id = invitation.workspace_id AND m.state = 'active')`,
-			app, id, now, now.Add(inviteLife), maxReopens, maxVersion, newID())
+			app, id, now, now.Add(inviteLife), maxReopens, maxVersion, newID(), actor)
 		if postgres.Violates(err, "invitation_open") {
 			return inv, errorf(Conflict, "already_invited", "There is a newer open invitation to this address for the same workspace.")
 		}

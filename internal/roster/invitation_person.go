@@ -172,8 +172,8 @@ func (r *Roster) accept(ctx context.Context, tx pgx.Tx, t Ticket, a Acceptance, 
 		return inv, false, fmt.Errorf("note who accepted invitation %s: %w", inv.ID, err)
 	}
 	if _, err := addMember(ctx, tx, newMember{
-		app: inv.AppID, workspace: inv.WorkspaceID, account: account, role: inv.Role(), visibility: inv.Visibility,
-		addedBy: inv.InviterID, seen: true,
+		app: inv.AppID, workspace: inv.WorkspaceID, account: account, actor: account, addedBy: inv.InviterID,
+		role: inv.Role(), visibility: inv.Visibility, seen: true,
 	}, now); err != nil {
 		return inv, false, err
 	}
@@ -200,12 +200,16 @@ func (r *Roster) decline(ctx context.Context, tx pgx.Tx, t Ticket, account uuid.
 	return inv, r.tellInviter(ctx, tx, inv, EventDeclined, account, now)
 }
 
+// errInviterGone answers an acceptance of an invitation that nobody stands
+// behind at the moment.
+var errInviterGone = errorf(Conflict, "inviter_gone", "This invitation is waiting for somebody at the company to confirm it. You can accept it later, with the same link.")
+
 // decide moves an open invitation to the state its person chose. ok is false
 // where that was decided before; any other state is an error.
 func decide(ctx context.Context, tx pgx.Tx, t Ticket, to State, now time.Time) (inv Invitation, ok bool, err error) {
 	inv, err = collectInvitation(tx.Query(ctx, `
 		UPDATE invitation SET state = $3, decided_at = $4
-		WHERE id = $1 AND version = $2 AND `+isOpen+` AND expires_at > $4
+		WHERE id = $1 AND version = $2 AND `+isOpen+` AND expires_at > $4 AND (held_for = '' OR $3 = 'declined')
 			AND EXISTS (SELECT FROM workspace w WHERE w.id = invitation.workspace_id AND w.state = 'active')
 		RETURNING `+invitationColumns, t.ID, t.Version, to, now))
 	if err == nil {
@@ -228,6 +232,8 @@ func decide(ctx context.Context, tx pgx.Tx, t Ticket, to State, now time.Time) (
 		return inv, false, nil
 	case inv.State.Open() && !inv.ExpiresAt.After(now):
 		return inv, false, inv.late()
+	case inv.HeldFor != "":
+		return inv, false, errInviterGone
 	case inv.State.Open():
 		return inv, false, errorf(Gone, "workspace_archived", "What this invitation leads to was closed.")
 	}

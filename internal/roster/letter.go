@@ -234,13 +234,13 @@ type News struct {
 
 // NewsLine is one event of one invitation.
 type NewsLine struct {
-	Type          string // EventAccepted, EventDeclined, EventExpired, EventRenewalAsked or EventHeld
+	Type          string // EventAccepted, EventDeclined, EventExpired, EventRenewalAsked, EventHeld, EventTransferred or EventRevoked
 	SubjectID     uuid.UUID
 	PersonName    string
 	Email         string
 	WorkspaceName string
 	At            time.Time
-	Reason        string // of EventHeld: a code
+	Reason        string // of EventHeld: a code; ReasonInviterGone also of EventTransferred and EventRevoked
 	Said          string // of EventHeld: what the newest mail came to, as in MailNote
 }
 
@@ -276,7 +276,8 @@ func (r *Roster) newsLetters(ctx context.Context, tx pgx.Tx, mails []Mail, lette
 			COALESCE(event.data->>'reason', ''), COALESCE((SELECT message.reason FROM message WHERE message.id = invitation.message_id), '')
 		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS q (event_id, mail_id, inviter_id)
 		JOIN event ON event.id = q.event_id
-		JOIN invitation ON invitation.app_id = event.app_id AND invitation.id = event.subject_id AND invitation.inviter_id = q.inviter_id
+		JOIN invitation ON invitation.app_id = event.app_id AND invitation.id = event.subject_id
+			AND q.inviter_id::text = COALESCE(event.data->>'owner_id', invitation.inviter_id::text)
 		JOIN workspace ON workspace.id = invitation.workspace_id
 		LEFT JOIN account ON account.id = invitation.account_id
 		WHERE event.type <> $4 OR invitation.state = 'on_hold'

@@ -106,7 +106,7 @@ func TestAddMembersRefused(t *testing.T) {
 	b.Exec(t, `UPDATE workspace SET state = 'archived' WHERE id = $1`, closed.ID)
 	other, err := b.CreateCompany(t.Context(), b.App.ID, "Other", "", noKey)
 	done(t, err)
-	foreign, err := b.CreateWorkspace(t.Context(), b.App.ID, other.ID, "Foreign", uuid.Nil, noKey)
+	foreign, err := b.CreateWorkspace(t.Context(), b.App.ID, roster.NewWorkspace{CompanyID: other.ID, Name: "Foreign"}, noKey)
 	done(t, err)
 	b.Exec(t, `INSERT INTO membership (app_id, workspace_id, account_id, role, created_at) VALUES ($1, $2, $3, 'client_user', now())`, b.App.ID, foreign.ID, ann.ID)
 	temp := b.NewAccount(t, roster.Client, "Tom Porary", "tom@example.org")

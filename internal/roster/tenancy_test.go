@@ -19,7 +19,7 @@ func snapshot(t *testing.T, b *rostertest.Bundle) string {
 	t.Helper()
 	var all strings.Builder
 	for _, table := range []string{
-		"app", "api_key", "account", "company", "company_member", "workspace", "membership",
+		"app", "api_key", "account", "account_search", "secondary_email", "record", "company", "company_member", "workspace", "membership",
 		"invitation", "event", "idempotency_key", "session", "river_job", "notification", "warning",
 	} {
 		rows := rostertest.Column[string](t, b, `SELECT x::text FROM `+table+` x ORDER BY 1`)
@@ -95,11 +95,87 @@ var tenancy = map[string]struct {
 		_, err := own.AccountWorkspaces(ctx, own.App.ID, other.Stakeholder.ID, uuid.Nil, 10)
 		return err
 	}, roster.NotFound},
+	"Accounts": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.Accounts(ctx, own.App.ID, roster.AccountList{Query: "s", Company: other.Company.ID, Limit: 10})
+		return err
+	}, roster.NotFound},
+	"ChangeAccount": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.ChangeAccount(ctx, own.App.ID, other.Stakeholder.ID, roster.AccountChange{Username: ptr("mallory")}, noKey)
+		return err
+	}, roster.NotFound},
+	"ArchiveAccount": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.ArchiveAccount(ctx, own.App.ID, other.Stakeholder.ID, noKey)
+		return err
+	}, roster.NotFound},
+	"AddRecord": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, _, err := own.AddRecord(ctx, own.App.ID, other.Stakeholder.ID, "programme", "1", noKey)
+		return err
+	}, roster.NotFound},
+	"Records": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.Records(ctx, own.App.ID, other.Stakeholder.ID, uuid.Nil, 10)
+		return err
+	}, roster.NotFound},
+	"AccountCompanies": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.AccountCompanies(ctx, own.App.ID, other.Stakeholder.ID, uuid.Nil, 10)
+		return err
+	}, roster.NotFound},
+	"Company": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.Roster.Company(ctx, own.App.ID, other.Company.ID)
+		return err
+	}, roster.NotFound},
+	"CompanyMembers": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.CompanyMembers(ctx, own.App.ID, other.Company.ID, uuid.Nil, 10)
+		return err
+	}, roster.NotFound},
+	"CompanyWorkspaces": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.CompanyWorkspaces(ctx, own.App.ID, own.Admin.ID, other.Company.ID, "", uuid.Nil, 10)
+		return err
+	}, roster.NotFound},
+	"RemoveCompanyMember": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.RemoveCompanyMember(ctx, own.App.ID, other.Company.ID, other.Admin.ID)
+		return err
+	}, roster.NotFound},
+	"Workspace": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.Roster.Workspace(ctx, own.App.ID, other.Workspace.ID)
+		return err
+	}, roster.NotFound},
+	"RenameWorkspace": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.RenameWorkspace(ctx, own.App.ID, own.Admin.ID, other.Workspace.ID, "Mine", noKey)
+		return err
+	}, roster.NotFound},
+	"ArchiveWorkspace": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.ArchiveWorkspace(ctx, own.App.ID, own.Admin.ID, other.Workspace.ID, noKey)
+		return err
+	}, roster.NotFound},
+	"JoinWorkspace": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.JoinWorkspace(ctx, own.App.ID, own.Admin.ID, other.Workspace.ID, noKey)
+		return err
+	}, roster.NotFound},
+	"SetVisibility": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.SetVisibility(ctx, own.App.ID, own.Admin.ID, other.Workspace.ID, other.Stakeholder.ID, roster.VisibilityBasic, noKey)
+		return err
+	}, roster.NotFound},
+	"ArchiveMember": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.ArchiveMember(ctx, own.App.ID, own.Admin.ID, other.Workspace.ID, other.Stakeholder.ID, noKey)
+		return err
+	}, roster.NotFound},
+	"DeleteMember": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.DeleteMember(ctx, own.App.ID, own.Admin.ID, other.Workspace.ID, other.Stakeholder.ID)
+		return err
+	}, roster.NotFound},
+	"ClientUsers": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.ClientUsers(ctx, own.App.ID, other.Workspace.ID, uuid.Nil, 10)
+		return err
+	}, roster.NotFound},
+	"TakeOverInvitation": {func(ctx context.Context, own, _ *rostertest.Bundle, theirs roster.Invitation) error {
+		_, err := own.TakeOverInvitation(ctx, own.App.ID, own.Admin.ID, theirs.ID, noKey)
+		return err
+	}, roster.NotFound},
 	"SetCompanyMember": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
 		return own.SetCompanyMember(ctx, own.App.ID, other.Company.ID, own.Outsider.ID, roster.RoleAdmin, noKey)
 	}, roster.NotFound},
 	"CreateWorkspace": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
-		_, err := own.CreateWorkspace(ctx, own.App.ID, other.Company.ID, "Mine", own.Stakeholder.ID, noKey)
+		_, err := own.CreateWorkspace(ctx, own.App.ID, roster.NewWorkspace{CompanyID: other.Company.ID, Name: "Mine", OwnerID: own.Stakeholder.ID}, noKey)
 		return err
 	}, roster.NotFound},
 	"CreateCompany": {func(ctx context.Context, own, _ *rostertest.Bundle, _ roster.Invitation) error {
@@ -184,6 +260,8 @@ var tenancy = map[string]struct {
 	"MailMoved":         {}, // a dispatch's, which carries mail of several apps
 	"NotifyWorkspaces":  {}, // a job's, inserted by AddMembers
 	"SeeWorkspaces":     {}, // TestAccountWorkspaces
+	"Companies":         {}, // TestTenancyOfLists
+	"RemoveRecord":      {}, // TestRecords
 	"In":                {}, // no operation
 }
 
@@ -238,7 +316,7 @@ func TestTenancyOfSecondIDs(t *testing.T) {
 	before := snapshot(t, own)
 	err := own.SetCompanyMember(t.Context(), own.App.ID, own.Company.ID, other.Stakeholder.ID, roster.RoleAdmin, noKey)
 	refused(t, err, roster.NotFound, "account_not_found")
-	_, err = own.CreateWorkspace(t.Context(), own.App.ID, own.Company.ID, "Mine", other.Stakeholder.ID, noKey)
+	_, err = own.CreateWorkspace(t.Context(), own.App.ID, roster.NewWorkspace{CompanyID: own.Company.ID, Name: "Mine", OwnerID: other.Stakeholder.ID}, noKey)
 	refused(t, err, roster.NotFound, "account_not_found")
 	for _, act := range acts {
 		for _, actor := range []uuid.UUID{other.Stakeholder.ID, other.Admin.ID} {
@@ -275,6 +353,23 @@ func TestTenancyOfLists(t *testing.T) {
 		if len(list) != 0 {
 			t.Errorf("list %+v shows another app's invitations", l)
 		}
+	}
+	accounts, err := own.Accounts(t.Context(), own.App.ID, roster.AccountList{Limit: 10})
+	done(t, err)
+	found, err := own.Accounts(t.Context(), own.App.ID, roster.AccountList{Query: "stan", Limit: 10})
+	done(t, err)
+	for _, a := range append(accounts, found...) {
+		if a.AppID != own.App.ID {
+			t.Errorf("another app's account shows: %+v", a)
+		}
+	}
+	if len(accounts) != 3 || len(found) != 1 {
+		t.Errorf("got %d accounts and found %d, want 3 and 1", len(accounts), len(found))
+	}
+	companies, err := own.Companies(t.Context(), own.App.ID, uuid.Nil, 10)
+	done(t, err)
+	if len(companies) != 1 || companies[0].ID != own.Company.ID {
+		t.Errorf("companies: got %+v", companies)
 	}
 	keys, err := own.APIKeys(t.Context(), own.App.ID)
 	done(t, err)
