@@ -115,7 +115,7 @@ func TestPlans(t *testing.T) {
 	done(t, b.SetCompanyMember(t.Context(), app, b.Company.ID, actor, roster.RoleMember, noKey))
 	done(t, b.SetCompanyMember(t.Context(), app, b.Company.ID, b.Outsider.ID, roster.RoleMember, noKey))
 	for _, account := range []uuid.UUID{actor, b.Outsider.ID} {
-		workspace, err := b.CreateWorkspace(ctx, app, b.Company.ID, "New", uuid.Nil, noKey)
+		workspace, err := b.CreateWorkspace(ctx, app, roster.NewWorkspace{CompanyID: b.Company.ID, Name: "New"}, noKey)
 		done(t, err)
 		adds = append(adds, roster.NewMember{Kind: roster.KindColleague, WorkspaceID: workspace.ID, AccountID: account})
 	}
