@@ -154,6 +154,7 @@ func (s *Server) routes() {
 	person := s.app.Group("/i", private, sameOrigin)
 	person.Get("/:token", s.page(s.invitationPage))
 	person.Post("/:token/accept", s.page(s.acceptInvitation))
+	person.Post("/:token/sign-up", s.page(s.signUp))
 	person.Post("/:token/decline", s.page(s.declineInvitation))
 	person.Post("/:token/renew", s.page(s.renewInvitation))
 	person.Post("/:token/switch", s.page(s.switchAccount))

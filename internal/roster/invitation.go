@@ -107,8 +107,8 @@ type Invitation struct {
 	CreatedAt      time.Time
 
 	Visibility        Visibility // of whoever joins by it
-	OriginWorkspaceID *uuid.UUID // of KindExistingUser: where the person was found
-	Warning           *Warning   // of KindExternal
+	OriginWorkspaceID *uuid.UUID `json:",omitempty"` // of KindExistingUser: where the person was found
+	Warning           *Warning   `json:",omitempty"` // of KindExternal
 }
 
 // Warning is the proof that an inviter read what it means to share with

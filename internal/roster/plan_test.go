@@ -22,7 +22,7 @@ const planRows = 200_000
 
 // bigTables grow with use. A plan reads them by an index.
 var bigTables = []string{"invitation", "event", "idempotency_key", "account", "membership", "session", "river_job", "message", "address",
-	"account_search", "secondary_email", "record", "company", "company_member", "workspace"}
+	"account_search", "secondary_email", "record", "company", "company_member", "workspace", "notification"}
 
 // fill stores n invitations as years of use leave them: in 20 apps of 100
 // workspaces, one in eight open, each with its events and a remembered answer.
@@ -68,6 +68,11 @@ func fill(t *testing.T, pool *pgxpool.Pool, b *rostertest.Bundle, n int) {
 			SELECT message_id, app_id, 'invitation', id, 'v1:send:1', '{"version": 1, "send": 1}', 'interactive', email_key, 'delivered', created_at FROM invitation WHERE sends = 1 AND decided_at IS NOT NULL`,
 		`INSERT INTO address (app_id, email_key, block, blocked_at)
 			SELECT app_id, email_key, CASE WHEN row_number() OVER () % 50 = 0 THEN 'hard' ELSE '' END, created_at FROM invitation ON CONFLICT DO NOTHING`,
+		`INSERT INTO notification (id, app_id, account_id, kind, subject_id, created_at)
+			SELECT gen_random_uuid(), app_id, account_id, 'workspaces', gen_random_uuid(), created_at FROM membership`,
+		`INSERT INTO notification (id, app_id, account_id, kind, subject_id, created_at)
+			SELECT gen_random_uuid(), invitation.app_id, account.id, 'invitation', invitation.id, invitation.created_at
+			FROM invitation JOIN account ON account.app_id = invitation.app_id AND account.email_key = invitation.email_key`,
 		`INSERT INTO session (hash, app_id, account_id, created_at, expires_at)
 			SELECT sha256(id::text::bytea), app_id, id, now(), now() FROM account`,
 		`ANALYZE`,
@@ -117,6 +122,14 @@ func TestPlans(t *testing.T) {
 	var rows []roster.NewInvitation
 	for i := range 50 {
 		rows = append(rows, keyed(b.Row(fmt.Sprintf("new%d@example.org", i)), fmt.Sprintf("new%d", i)))
+	}
+	var adds []roster.NewMember
+	done(t, b.SetCompanyMember(t.Context(), app, b.Company.ID, actor, roster.RoleMember, noKey))
+	done(t, b.SetCompanyMember(t.Context(), app, b.Company.ID, b.Outsider.ID, roster.RoleMember, noKey))
+	for _, account := range []uuid.UUID{actor, b.Outsider.ID} {
+		workspace, err := b.CreateWorkspace(ctx, app, roster.NewWorkspace{CompanyID: b.Company.ID, Name: "New"}, noKey)
+		done(t, err)
+		adds = append(adds, roster.NewMember{Kind: roster.KindColleague, WorkspaceID: workspace.ID, AccountID: account})
 	}
 	dispatch := uuid.New()
 	b.Exec(t, `INSERT INTO dispatch (id, lane, endpoint, message_ids, state, created_at) VALUES ($1, 'interactive', '/emails', $2, 'ready', now())`,
@@ -173,6 +186,37 @@ func TestPlans(t *testing.T) {
 		{"last look at a mail", "invitation_pkey", func() error { _, err := b.MailMoved(ctx, dispatch); return err }},
 		{"accept", "invitation_pkey", func() error {
 			_, _, err := b.AcceptInvitation(ctx, inv.Ticket(), newcomer())
+			return err
+		}},
+		{"add members", "membership_", func() error {
+			out, err := b.AddMembers(ctx, app, b.Admin.ID, adds, noKey)
+			if err == nil && (out[0].Err != nil || out[1].Err != nil) {
+				t.Error(out[0].Err, out[1].Err)
+			}
+			return err
+		}},
+		{"tell of workspaces", "membership_", func() error { _, _, err := b.NotifyWorkspaces(ctx, actor); return err }},
+		{"tell of nothing", "membership_", func() error { _, _, err := b.NotifyWorkspaces(ctx, b.Admin.ID); return err }},
+		{"inbox", "notification_inbox", func() error {
+			_, err := b.Notifications(ctx, app, actor, roster.NotificationList{Limit: 50})
+			return err
+		}},
+		{"inbox by action", "notification_", func() error {
+			_, err := b.Notifications(ctx, app, actor, roster.NotificationList{Action: roster.ActionOpen, UnreadFirst: true, After: last, Limit: 50})
+			return err
+		}},
+		{"archive one", "notification_", func() error {
+			if _, err := b.SetNotificationView(ctx, app, actor, last, roster.ViewArchived, noKey); roster.CodeOf(err) != "notification_not_found" {
+				return err
+			}
+			return nil
+		}},
+		{"archive many", "notification_", func() error {
+			_, err := b.ArchiveNotifications(ctx, app, actor, roster.NotificationFilter{Action: roster.ActionDone}, noKey)
+			return err
+		}},
+		{"appear", "invitation_person", func() error {
+			_, err := b.CreateAccount(ctx, app, roster.NewAccount{Kind: roster.Client, FullName: "New", Email: "new1@example.org"}, noKey)
 			return err
 		}},
 		{"tell the inviter", "event_", func() error {
