@@ -487,6 +487,11 @@ func (r *Roster) ReplayDeliveries(ctx context.Context, app, id uuid.UUID, p Repl
 		if !p.From.Before(p.To) {
 			return done, invalidField("to", "range_empty", "The end of the time is after its beginning.")
 		}
+		if p.After != uuid.Nil {
+			if _, err := readEvent(ctx, tx, app, p.After); err != nil {
+				return done, err
+			}
+		}
 		unwanted := map[ReplayWhich][]string{
 			ReplayFailed: {"waiting", "delivered", "cancelled", "never"}, ReplayUndelivered: {"waiting", "delivered"}, ReplayAll: {"waiting"},
 		}[p.Which]
