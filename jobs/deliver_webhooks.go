@@ -53,11 +53,11 @@ func (w *Worker) deliverer() *hook.Deliverer {
 // wakeWebhooks wakes the endpoints at which something is due: what was put off,
 // and what a killed process left. The clock starts it.
 type wakeWebhooks struct {
-	river.WorkerDefaults[hook.WakeWebhooks]
+	river.WorkerDefaults[roster.WakeWebhooks]
 	*Worker
 }
 
-func (w *wakeWebhooks) Work(ctx context.Context, _ *river.Job[hook.WakeWebhooks]) error {
+func (w *wakeWebhooks) Work(ctx context.Context, _ *river.Job[roster.WakeWebhooks]) error {
 	endpoints, err := w.hooks.Waiting(ctx)
 	if err != nil || len(endpoints) == 0 {
 		return err

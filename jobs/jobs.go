@@ -108,7 +108,7 @@ var schedule = []struct {
 	{"compose_bulk", "* * * * *", roster.ComposeMail{Lane: roster.Bulk}},
 	{"expire_invitations", "* * * * *", roster.ExpireInvitations{}},
 	{"reconcile_mail", "*/10 * * * *", mail.ReconcileMail{}},
-	{"wake_webhooks", "* * * * *", hook.WakeWebhooks{}},
+	{"wake_webhooks", "* * * * *", roster.WakeWebhooks{}},
 	{"watch_webhooks", "*/10 * * * *", mail.WatchWebhooks{}},
 }
 

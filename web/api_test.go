@@ -40,6 +40,9 @@ func wantDeclared(t *testing.T, doc *huma.OpenAPI, op *huma.Operation, r reply) 
 		t.Errorf("%s answers %d, which the document does not declare", op.OperationID, r.StatusCode)
 		return
 	}
+	if r.StatusCode == http.StatusNoContent && r.body == "" && declared.Content == nil {
+		return
+	}
 	kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
 	content := declared.Content[kind]
 	if content == nil {
@@ -71,6 +74,7 @@ func TestEveryOperation(t *testing.T) {
 	doc := s.server.api.OpenAPI()
 	todo := operations(doc)
 	var invitation, company, workspace, account, message, item string // ids, as answered
+	var endpoint, secret, event string
 	itsOwner := func(c call) call { c.header["Usher-Actor"] = account; return c }
 	steps := []struct {
 		op     string
@@ -212,6 +216,71 @@ func TestEveryOperation(t *testing.T) {
 				t.Errorf("invitation is %s", r.body)
 			}
 		}},
+		{"list-events", func() (string, string) { return "/v1/events?order=oldest&limit=2&subject_id=" + invitation, "" }, 200, func(r reply) {
+			if event = r.text(t, "next"); !strings.Contains(r.body, `"id":"`+event+`","type":"invitation.link_copied","subject_id":"`+invitation+`"`) {
+				t.Errorf("events are %s", r.body)
+			}
+		}},
+		{"get-event", func() (string, string) { return "/v1/events/" + event, "" }, 200, func(r reply) {
+			if r.text(t, "type") != "invitation.link_copied" || r.text(t, "actor_id") != s.actor.ID.String() {
+				t.Errorf("event is %s", r.body)
+			}
+		}},
+		{"create-webhook-endpoint", func() (string, string) {
+			return "/v1/webhook-endpoints", `{"url":"https://example.org/hooks","types":["invitation.link_copied"],"description":"Ours"}`
+		}, 201, func(r reply) {
+			if endpoint, secret = r.text(t, "id"), r.text(t, "secret"); !strings.HasPrefix(secret, "whsec_") || r.text(t, "state") != "enabled" {
+				t.Errorf("endpoint is %s", r.body)
+			}
+		}},
+		{"get-webhook-endpoint", func() (string, string) { return "/v1/webhook-endpoints/" + endpoint, "" }, 200, func(r reply) {
+			if r.text(t, "url") != "https://example.org/hooks" || strings.Contains(r.body, "whsec_") {
+				t.Errorf("endpoint is %s", r.body)
+			}
+		}},
+		{"update-webhook-endpoint", func() (string, string) {
+			return "/v1/webhook-endpoints/" + endpoint, `{"types":["invitation.created","invitation.link_copied"]}`
+		}, 200, func(r reply) {
+			if !strings.Contains(r.body, "invitation.created") || r.text(t, "description") != "Ours" {
+				t.Errorf("endpoint is %s", r.body)
+			}
+		}},
+		{"rotate-webhook-secret", func() (string, string) { return "/v1/webhook-endpoints/" + endpoint + "/rotate-secret", "" }, 200, func(r reply) {
+			if next := r.text(t, "secret"); next == secret || r.text(t, "old_secret_until") == "" {
+				t.Errorf("endpoint is %s", r.body)
+			}
+		}},
+		{"test-webhook-endpoint", func() (string, string) { return "/v1/webhook-endpoints/" + endpoint + "/test", "" }, 202, nil},
+		{"replay-webhook-delivery", func() (string, string) {
+			return "/v1/webhook-endpoints/" + endpoint + "/deliveries/" + event + "/replay", ""
+		}, 202, func(r reply) {
+			if r.text(t, "event_id") != event {
+				t.Errorf("replayed: %s", r.body)
+			}
+		}},
+		{"get-webhook-delivery", func() (string, string) { return "/v1/webhook-endpoints/" + endpoint + "/deliveries/" + event, "" }, 200, func(r reply) {
+			if r.text(t, "state") != "waiting" || r.text(t, "type") != "invitation.link_copied" {
+				t.Errorf("delivery is %s", r.body)
+			}
+		}},
+		{"replay-webhook-deliveries", func() (string, string) {
+			return "/v1/webhook-endpoints/" + endpoint + "/replay", `{"from":"2020-01-01T00:00:00Z","to":"2040-01-01T00:00:00Z"}`
+		}, 202, func(r reply) {
+			if r.value(t, "queued") != 1.0 { // the created one: the other waits already
+				t.Errorf("replayed: %s", r.body)
+			}
+		}},
+		{"list-webhook-deliveries", func() (string, string) { return "/v1/webhook-endpoints/" + endpoint + "/deliveries?state=waiting", "" }, 200, func(r reply) {
+			if strings.Count(r.body, `"event_id"`) != 3 {
+				t.Errorf("deliveries are %s", r.body)
+			}
+		}},
+		{"list-webhook-endpoints", func() (string, string) { return "/v1/webhook-endpoints", "" }, 200, func(r reply) {
+			if !strings.Contains(r.body, endpoint) || strings.Contains(r.body, "whsec_") {
+				t.Errorf("endpoints are %s", r.body)
+			}
+		}},
+		{"delete-webhook-endpoint", func() (string, string) { return "/v1/webhook-endpoints/" + endpoint, "" }, 204, nil},
 		{"list-messages", func() (string, string) {
 			return "/v1/messages?email=Anna%40Client.example&subject_id=" + invitation + "&limit=1", ""
 		}, 200, func(r reply) {
@@ -401,6 +470,31 @@ func TestAddingCrossesNoApps(t *testing.T) {
 	if after := s.everything(); after != before {
 		t.Errorf("changed:\n%s", changed(before, after))
 	}
+}
+
+// newEndpoint adds a webhook endpoint to the tenant and gives its id.
+func (s *site) newEndpoint(te tenant) string {
+	s.t.Helper()
+	e, err := s.roster.CreateEndpoint(s.t.Context(), te.app.ID, roster.NewEndpoint{
+		URL: "https://example.org/secret%20", Types: []string{roster.EventReopened}, SecretKey: s.server.Keys.ID(),
+	}, roster.IdempotencyKey{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return e.ID.String()
+}
+
+// events are the ids of the tenant's events, oldest first.
+func (s *site) events(te tenant) (ids []string) {
+	s.t.Helper()
+	rows, _, err := s.roster.Events(s.t.Context(), te.app.ID, roster.EventList{Limit: 100})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, e := range rows {
+		ids = append(ids, e.ID.String())
+	}
+	return ids
 }
 
 // walk reads a list page by page and gives the ids in order.

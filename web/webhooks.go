@@ -351,8 +351,8 @@ func (s *Server) replayDeliveries(ctx context.Context, in *struct {
 	Keyed
 	RawBody []byte
 	Body    struct {
-		From  time.Time       `json:"from" doc:"Events from this time on."`
-		To    time.Time       `json:"to" doc:"Events before this time."`
+		From  time.Time       `json:"from" doc:"Events from this time on." example:"2026-03-02T00:00:00Z"`
+		To    time.Time       `json:"to" doc:"Events before this time." example:"2026-03-03T00:00:00Z"`
 		Types []eventTypeBody `json:"types,omitempty" maxItems:"200" doc:"Only events of these types; none named: those the endpoint gets."`
 		Which string          `json:"which,omitempty" enum:"failed,undelivered,all" default:"undelivered" doc:"failed: those that were given up; undelivered: also those that were never queued, since the endpoint was disabled or not there yet."`
 		After string          `json:"after,omitempty" format:"uuid" doc:"The next of the answer before."`

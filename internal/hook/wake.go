@@ -10,12 +10,6 @@ import (
 	"usher/internal/postgres"
 )
 
-// WakeWebhooks is the job that wakes the endpoints at which something is due.
-type WakeWebhooks struct{}
-
-// Kind is the job's name in River.
-func (WakeWebhooks) Kind() string { return "wake_webhooks" }
-
 // Waiting are the endpoints at which something is due. It looks once at each
 // endpoint for which anything waits, however much that is.
 func (d *Deliverer) Waiting(ctx context.Context) (endpoints []uuid.UUID, err error) {

@@ -135,17 +135,22 @@ func (r *Roster) Events(ctx context.Context, app uuid.UUID, l EventList) (events
 // Event reads one event.
 func (r *Roster) Event(ctx context.Context, app, id uuid.UUID) (e Event, err error) {
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT `+eventColumns+` FROM event WHERE app_id = $1 AND id = $2`, app, id)
-		if err == nil {
-			e, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Event])
-		}
-		if errors.Is(err, pgx.ErrNoRows) {
-			return notFound("event")
-		}
-		if err != nil {
-			return fmt.Errorf("read event %s: %w", id, err)
-		}
-		return nil
+		e, err = readEvent(ctx, tx, app, id)
+		return err
 	})
 	return e, err
+}
+
+func readEvent(ctx context.Context, tx pgx.Tx, app, id uuid.UUID) (e Event, err error) {
+	rows, err := tx.Query(ctx, `SELECT `+eventColumns+` FROM event WHERE app_id = $1 AND id = $2`, app, id)
+	if err == nil {
+		e, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Event])
+	}
+	if errors.Is(err, pgx.ErrNoRows) {
+		return e, notFound("event")
+	}
+	if err != nil {
+		return e, fmt.Errorf("read event %s: %w", id, err)
+	}
+	return e, nil
 }

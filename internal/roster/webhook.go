@@ -63,6 +63,15 @@ func (DeliverWebhooks) InsertOpts() river.InsertOpts {
 	return river.InsertOpts{Queue: QueueWebhooks, MaxAttempts: 3} // as in fanOut
 }
 
+// WakeWebhooks is the job that wakes the endpoints at which something is due.
+type WakeWebhooks struct{}
+
+// Kind is the job's name in River.
+func (WakeWebhooks) Kind() string { return "wake_webhooks" }
+
+// InsertOpts say where the job waits.
+func (WakeWebhooks) InsertOpts() river.InsertOpts { return river.InsertOpts{Queue: QueueSweeps} }
+
 // fanOut is the part of a statement that queues the events of its part recorded
 // (id, app_id, type, at) for the endpoints that want them, and wakes who sends.
 // An endpoint's test goes to that endpoint alone. The job is as River's
@@ -486,6 +495,11 @@ func (r *Roster) ReplayDeliveries(ctx context.Context, app, id uuid.UUID, p Repl
 		}
 		if !p.From.Before(p.To) {
 			return done, invalidField("to", "range_empty", "The end of the time is after its beginning.")
+		}
+		if p.After != uuid.Nil {
+			if _, err := readEvent(ctx, tx, app, p.After); err != nil {
+				return done, err
+			}
 		}
 		unwanted := map[ReplayWhich][]string{
 			ReplayFailed: {"waiting", "delivered", "cancelled", "never"}, ReplayUndelivered: {"waiting", "delivered"}, ReplayAll: {"waiting"},
