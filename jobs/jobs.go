@@ -78,6 +78,7 @@ func queues() map[string]river.QueueConfig {
 		roster.Interactive.Queue(): {MaxWorkers: 50, FetchCooldown: mailCooldown, FetchPollInterval: mailPoll},
 		roster.Bulk.Queue():        {MaxWorkers: 50, FetchCooldown: bulkCooldown},
 		mail.QueueHooks:            {MaxWorkers: 10, FetchCooldown: river.FetchCooldownDefault},
+		roster.QueueNotices:        {MaxWorkers: 10, FetchCooldown: river.FetchCooldownDefault},
 		roster.QueueSweeps:         {MaxWorkers: 2, FetchCooldown: river.FetchCooldownDefault},
 	}
 }
@@ -116,6 +117,7 @@ func NewClient(pool *pgxpool.Pool, w *Worker, logger *slog.Logger) (*river.Clien
 	river.AddWorker(workers, &composeMail{Worker: w})
 	river.AddWorker(workers, &sendDispatch{Worker: w})
 	river.AddWorker(workers, &expireInvitations{Worker: w})
+	river.AddWorker(workers, &notifyWorkspace{Worker: w})
 	river.AddWorker(workers, &applyProviderEvent{Worker: w})
 	river.AddWorker(workers, &retryMail{Worker: w})
 	river.AddWorker(workers, &liftSuppression{Worker: w})

@@ -26,6 +26,12 @@ func (w *Worker) write(m mail.Message, l roster.Letter) (d mail.Draft, err error
 	case l.News != nil:
 		app, email = l.News.App, l.News.Inviter.Email
 		d.Content, err = mail.RenderNews(newsLetter(*l.News))
+	case l.Notice != nil:
+		app, email = l.Notice.App, l.Notice.Account.Email
+		d.Content, err = mail.RenderWorkspaces(mail.WorkspacesLetter{
+			Brand: brand(app), Locale: locale.Match(l.Notice.Account.Locale, app.Locale), RecipientName: l.Notice.Account.FullName,
+			Names: l.Notice.Workspaces, AppURL: app.URL,
+		})
 	}
 	if err != nil {
 		return d, fmt.Errorf("write message %s: %w", m.ID, err)
@@ -59,6 +65,7 @@ func (w *Worker) invitationLetter(m mail.Message, v roster.InvitationView) mail.
 		ExpiresAt:     v.ExpiresAt,
 		Zone:          v.Zone,
 		Again:         v.Sends > 1,
+		Professional:  v.Kind == roster.KindExternal,
 	}
 }
 

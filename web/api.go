@@ -41,6 +41,7 @@ func (s *Server) apiRoutes() {
 	config.Security = []map[string][]string{{"key": {}}}
 	config.Tags = []*huma.Tag{
 		{Name: tagInvitations, Description: "Invitations ask a person to join a workspace."},
+		{Name: tagInbox, Description: "What awaits a person, and what they did with it."},
 		{Name: tagMail, Description: "What happened to each mail, and the addresses that get none."},
 		{Name: tagAccounts, Description: "People your app knows, and what it keeps for them."},
 		{Name: tagCompanies, Description: "Companies employ professionals."},
@@ -51,6 +52,8 @@ func (s *Server) apiRoutes() {
 	s.app.Get("/openapi.json", s.openAPI)
 
 	s.invitationRoutes()
+	s.memberRoutes()
+	s.notificationRoutes()
 	s.mailRoutes()
 	s.accountRoutes()
 	s.companyRoutes()
@@ -59,6 +62,7 @@ func (s *Server) apiRoutes() {
 
 const (
 	tagInvitations = "Invitations"
+	tagInbox       = "Inbox"
 	tagMail        = "Mail"
 	tagAccounts    = "Accounts"
 	tagCompanies   = "Companies"

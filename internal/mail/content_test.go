@@ -125,6 +125,15 @@ func renderNews(t testing.TB, l NewsLetter) Content {
 	return c
 }
 
+func renderWorkspaces(t testing.TB, l WorkspacesLetter) Content {
+	t.Helper()
+	c, err := RenderWorkspaces(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // letters renders every kind of letter in every language, by name: with all
 // that may be in it, and with as little as may be.
 func letters(t testing.TB) map[string]Content {
@@ -148,6 +157,21 @@ func letters(t testing.TB) map[string]Content {
 		all["news_bare."+lang] = renderNews(t, news)
 		all["news_held."+lang] = renderNews(t, testHolds(t, lang))
 		all["news_orphaned."+lang] = renderNews(t, testOrphans(t, lang))
+
+		professional := testInvitation(t, lang)
+		professional.Professional = true
+		all["professional."+lang] = renderInvitation(t, professional)
+		professional = bare(professional)
+		professional.Again = true
+		all["professional_bare."+lang] = renderInvitation(t, professional)
+
+		workspaces := WorkspacesLetter{
+			Brand: testInvitation(t, lang).Brand, Locale: lang, RecipientName: "Ann Müller", AppURL: "https://app.acorn.example/",
+			Names: []string{"Berg & Co", "Petit – Suivi <2>", "Ann Müller – Recovery plan"},
+		}
+		all["workspaces."+lang] = renderWorkspaces(t, workspaces)
+		workspaces.Names, workspaces.AppURL, workspaces.RecipientName, workspaces.Brand = workspaces.Names[2:], "", "", l.Brand
+		all["workspaces_bare."+lang] = renderWorkspaces(t, workspaces)
 	}
 	return all
 }
@@ -307,7 +331,7 @@ func TestLetterContrast(t *testing.T) {
 			}
 			checked++
 		}
-		if checked < 8 {
+		if checked < 7 {
 			t.Errorf("%s: only %d texts", name, checked)
 		}
 		_, dark, _ := strings.Cut(c.HTML, "prefers-color-scheme: dark")
@@ -774,6 +798,14 @@ func TestRenderRefuses(t *testing.T) {
 			t.Errorf("got error %v, want %q", err, want)
 		}
 	}
+	for want, l := range map[string]WorkspacesLetter{
+		"no brand name": {Names: []string{"Berg"}},
+		"no names":      {Brand: Brand{Name: "Acorn"}, Names: []string{"\u200b"}},
+	} {
+		if c, err := RenderWorkspaces(l); err == nil || !strings.Contains(err.Error(), want) || c.HTML != "" {
+			t.Errorf("got error %v, want %q", err, want)
+		}
+	}
 }
 
 // TestLargestLetters shows that no input reaches the size Gmail clips at.
@@ -792,7 +824,8 @@ func TestLargestLetters(t *testing.T) {
 		})
 	}
 	news := renderNews(t, n)
-	for name, c := range map[string]Content{"invitation": renderInvitation(t, l), "news": news} {
+	w := WorkspacesLetter{Brand: n.Brand, Locale: "fr", RecipientName: long, Names: slices.Repeat([]string{long}, 3*maxNews)}
+	for name, c := range map[string]Content{"invitation": renderInvitation(t, l), "news": news, "workspaces": renderWorkspaces(t, w)} {
 		if len(c.HTML) > maxHTML || len(c.Text) > maxHTML {
 			t.Errorf("%s: %d bytes of HTML, %d of text", name, len(c.HTML), len(c.Text))
 		}

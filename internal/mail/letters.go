@@ -29,6 +29,7 @@ type InvitationLetter struct {
 	ExpiresAt      time.Time
 	Zone           *time.Location // of the recipient; nil is UTC
 	Again          bool           // the invitation was mailed before
+	Professional   bool           // the recipient works elsewhere: they log in or sign up, and approve there
 	FirstMessageID string         // the Message-ID of that first mail, which this one joins; may be empty
 }
 
@@ -105,8 +106,14 @@ func (l InvitationLetter) view() (view, error) {
 		v.Company = "" // the company itself invites
 	}
 	v.When = v.printer.DateTime(l.ExpiresAt, l.Zone)
+	v.Professional = l.Professional
 	subject := "invitation.subject"
-	if l.Again {
+	switch {
+	case l.Professional && l.Again:
+		subject = "professional.subject_again"
+	case l.Professional:
+		subject = "professional.subject"
+	case l.Again:
 		subject = "invitation.subject_again"
 	}
 	v.Subject = v.printer.T(subject,
@@ -241,4 +248,44 @@ func (v view) line(n NewsLine, zone *time.Location) lineView {
 		line.Suggestion = n.Suggestion
 	}
 	return line
+}
+
+// WorkspacesLetter tells a person of workspaces they were added to.
+type WorkspacesLetter struct {
+	Brand         Brand
+	Locale        string   // a BCP 47 tag; unsupported languages get locale.Default
+	RecipientName string   // may be empty
+	Names         []string // of the workspaces, at least one; shown in this order
+	AppURL        string   // absolute http(s) URL of the app; else the letter links nowhere
+}
+
+// RenderWorkspaces writes of one or more new workspaces in the recipient's
+// language.
+func RenderWorkspaces(l WorkspacesLetter) (Content, error) {
+	v := newView(l.Brand, l.Locale, l.RecipientName)
+	for _, name := range l.Names {
+		if name = cleanName(name); name != "" {
+			v.Names = append(v.Names, name)
+		}
+	}
+	n := len(v.Names)
+	switch {
+	case v.Brand.Name == "":
+		return Content{}, errors.New("render workspaces: no brand name")
+	case n == 0:
+		return Content{}, errors.New("render workspaces: no names")
+	}
+	if webURL(l.AppURL) {
+		v.Link = l.AppURL
+	}
+	v.Title = v.printer.T("workspaces.title", "count", n)
+	v.Intro = v.printer.T("workspaces.intro", "count", n, "brand", v.Brand.Name)
+	v.Subject = v.Title
+	if n == 1 {
+		v.Subject = v.printer.T("workspaces.subject", "workspace", shorten(v.Names[0], maxSubjectName))
+	}
+	if n > maxNews {
+		v.Names, v.More = v.Names[:maxNews], v.printer.T("news.more", "count", n-maxNews, "brand", v.Brand.Name)
+	}
+	return workspacesLetter.render(v, letterHeaders())
 }

@@ -95,7 +95,8 @@ func (r *Roster) CreateAccount(ctx context.Context, app uuid.UUID, n NewAccount,
 }
 
 // insertAccount stores a new account with what it is found by, unless its
-// address has one; ok tells whether it did.
+// address has one, and puts the open invitations to the address into its inbox;
+// ok tells whether it did.
 func insertAccount(ctx context.Context, tx pgx.Tx, a Account, emailKey, passwordHash string) (ok bool, err error) {
 	secondary := secondaryKeys(a.SecondaryEmails)
 	if slices.Contains(secondary, emailKey) {
@@ -126,7 +127,12 @@ func insertAccount(ctx context.Context, tx pgx.Tx, a Account, emailKey, password
 	if !ok {
 		return false, nil
 	}
-	_, err = recordEvents(ctx, tx, a.CreatedAt, newEvent{a.AppID, EventAccountCreated, a.ID, uuid.Nil, fmt.Appendf(nil, `{"kind":%q}`, a.Kind)})
+	if _, err := recordEvents(ctx, tx, a.CreatedAt, newEvent{a.AppID, EventAccountCreated, a.ID, uuid.Nil, fmt.Appendf(nil, `{"kind":%q}`, a.Kind)}); err != nil {
+		return false, err
+	}
+	if a.Status == statusActive {
+		err = noteOpenInvitations(ctx, tx, a.AppID, a.ID, emailKey, a.CreatedAt)
+	}
 	return true, err
 }
 

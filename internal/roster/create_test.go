@@ -33,7 +33,7 @@ func TestCreateInvitation(t *testing.T) {
 		ID: inv.ID, AppID: b.App.ID, WorkspaceID: b.Workspace.ID, InviterID: b.Stakeholder.ID, Kind: roster.KindNewUser,
 		Email: "Ann@Example.ORG", EmailKey: "ann@example.org", FullName: "Ann  Example", Locale: "es-MX", Note: "Hello,\nAnn",
 		State: roster.Pending, Delivery: roster.MailQueued, Version: 1, Sends: 1, QueuedAt: &now, MessageID: inv.MessageID,
-		ExpiresAt: now.Add(inviteLife), CreatedAt: now,
+		ExpiresAt: now.Add(inviteLife), CreatedAt: now, Visibility: roster.VisibilityFull,
 	}
 	if !reflect.DeepEqual(inv, want) {
 		t.Errorf("answer:\n got %+v\nwant %+v", inv, want)

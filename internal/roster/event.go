@@ -22,6 +22,7 @@ const (
 	EventDeclined         = "invitation.declined"
 	EventRevoked          = "invitation.revoked"
 	EventExpired          = "invitation.expired"
+	EventSuperseded       = "invitation.superseded"
 	EventReopened         = "invitation.reopened"
 	EventRenewalAsked     = "invitation.renewal_asked"
 	EventExpiryExtended   = "invitation.expiry_extended"

@@ -130,7 +130,11 @@ func (r *Roster) CorrectInvitationAddress(ctx context.Context, app, actor, id uu
 				AND version < $6 AND email_key <> $4
 				AND NOT EXISTS (SELECT FROM account a JOIN membership m ON m.account_id = a.id
 					WHERE a.app_id = $1 AND a.email_key = $4 AND a.status NOT IN ('merged', 'archived')
-					AND m.workspace_id = invitation.workspace_id AND m.state = 'active')`,
+					AND m.workspace_id = invitation.workspace_id AND m.state = 'active')
+				AND (kind <> 'external_professional' OR NOT EXISTS (SELECT FROM account a
+					WHERE a.app_id = $1 AND a.email_key = $4 AND a.status NOT IN ('merged', 'archived') AND (a.kind = 'client'
+					OR EXISTS (SELECT FROM company_member c JOIN workspace w ON w.company_id = c.company_id
+						WHERE c.account_id = a.id AND w.id = invitation.workspace_id))))`,
 			app, id, address.Typed, address.Key, now, maxVersion, newID())
 		if postgres.Violates(err, "invitation_open") {
 			return inv, errorf(Conflict, "already_invited", "There is an open invitation to this address for the same workspace already.")
@@ -139,16 +143,20 @@ func (r *Roster) CorrectInvitationAddress(ctx context.Context, app, actor, id uu
 			return inv, err
 		}
 		if !ok {
-			return inv, inv.notCorrectable(address, now)
+			return inv, notCorrectable(ctx, tx, inv, address, now)
 		}
 		if _, err := record(ctx, tx, inv, EventAddressCorrected, actor, now); err != nil {
+			return inv, err
+		}
+		if err := noteInvitation(ctx, tx, inv, now); err != nil {
 			return inv, err
 		}
 		return inv, r.mailInvitation(ctx, tx, &inv, now)
 	})
 }
 
-func (inv Invitation) notCorrectable(address Address, now time.Time) error {
+// notCorrectable says which condition of CorrectInvitationAddress failed.
+func notCorrectable(ctx context.Context, tx pgx.Tx, inv Invitation, address Address, now time.Time) error {
 	switch {
 	case !inv.State.Open():
 		return inv.stands()
@@ -160,6 +168,17 @@ func (inv Invitation) notCorrectable(address Address, now time.Time) error {
 		return invalidField("email", "email_unchanged", "The invitation has this address already. To mail it again, resend it.")
 	case inv.Version >= maxVersion:
 		return errorf(Conflict, "correction_limit", "This invitation was changed %d times, which is the most. Revoke it and create a new one.", inv.Version-1)
+	}
+	var member bool
+	var unfit string
+	if err := tx.QueryRow(ctx, `
+		SELECT f.member_id IS NOT NULL, COALESCE(f.unfit, '')
+		FROM (SELECT $1::uuid AS app_id, $2::uuid AS workspace_id, $3::uuid AS inviter_id, $4::text AS email_key, $5::text AS kind) AS q`+factsOfQ,
+		inv.AppID, inv.WorkspaceID, inv.InviterID, address.Key, inv.Kind).Scan(&member, &unfit); err != nil {
+		return fmt.Errorf("read facts of invitation %s: %w", inv.ID, err)
+	}
+	if unfit != "" && !member {
+		return errUnfit[unfit]
 	}
 	return errorf(Conflict, "already_member", "The person with this address is in the workspace already.")
 }
@@ -222,6 +241,9 @@ func (r *Roster) ReopenInvitation(ctx context.Context, app, actor, id uuid.UUID,
 			return inv, err
 		}
 		if _, err := record(ctx, tx, inv, EventReopened, actor, now); err != nil {
+			return inv, err
+		}
+		if err := noteInvitation(ctx, tx, inv, now); err != nil {
 			return inv, err
 		}
 		return inv, r.mailInvitation(ctx, tx, &inv, now)

@@ -2,6 +2,7 @@ package roster_test
 
 import (
 	"context"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -19,7 +20,7 @@ func snapshot(t *testing.T, b *rostertest.Bundle) string {
 	var all strings.Builder
 	for _, table := range []string{
 		"app", "api_key", "account", "account_search", "secondary_email", "record", "company", "company_member", "workspace", "membership",
-		"invitation", "event", "idempotency_key", "session", "river_job",
+		"invitation", "event", "idempotency_key", "session", "river_job", "notification", "warning",
 	} {
 		rows := rostertest.Column[string](t, b, `SELECT x::text FROM `+table+` x ORDER BY 1`)
 		all.WriteString(table + "\n" + strings.Join(rows, "\n") + "\n")
@@ -204,6 +205,32 @@ var tenancy = map[string]struct {
 		return err
 	}, roster.Forbidden},
 
+	"AddMembers": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		out, err := own.AddMembers(ctx, own.App.ID, own.Admin.ID, []roster.NewMember{
+			{Kind: roster.KindColleague, WorkspaceID: other.Workspace.ID, AccountID: own.Outsider.ID},
+		}, noKey)
+		if err != nil {
+			return err
+		}
+		return out[0].Err
+	}, roster.NotFound},
+	"Notifications": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.Notifications(ctx, own.App.ID, other.Stakeholder.ID, roster.NotificationList{Limit: 1})
+		return err
+	}, roster.Forbidden},
+	"SetNotificationView": {func(ctx context.Context, own, other *rostertest.Bundle, theirs roster.Invitation) error {
+		_, err := own.SetNotificationView(ctx, own.App.ID, own.Outsider.ID, itemOf(ctx, other, theirs), roster.ViewArchived, noKey)
+		return err
+	}, roster.NotFound},
+	"ArchiveNotifications": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.ArchiveNotifications(ctx, own.App.ID, other.Outsider.ID, roster.NotificationFilter{}, noKey)
+		return err
+	}, roster.Forbidden},
+	"DecideNotification": {func(ctx context.Context, own, other *rostertest.Bundle, theirs roster.Invitation) error {
+		_, err := own.DecideNotification(ctx, own.App.ID, own.Outsider.ID, itemOf(ctx, other, theirs), true, noKey)
+		return err
+	}, roster.NotFound},
+
 	"Apps":              {}, // for the operator's commands
 	"CreateApp":         {}, // for the operator's commands
 	"APIKeys":           {}, // TestTenancyOfLists
@@ -214,6 +241,7 @@ var tenancy = map[string]struct {
 	"EndSession":        {}, // the cookie proves the account
 	"ViewInvitation":    {}, // the ticket is signed
 	"DeclineInvitation": {}, // the ticket is signed
+	"SignUp":            {}, // the ticket is signed
 	"AskRenewal":        {}, // the ticket is signed
 	"Subscription":      {}, // the ticket is signed
 	"StopReminders":     {}, // the ticket is signed
@@ -230,10 +258,20 @@ var tenancy = map[string]struct {
 	"NearAddresses":     {}, // for the operator's commands
 	"HoldAppMail":       {}, // the app of a message of ours
 	"MailMoved":         {}, // a dispatch's, which carries mail of several apps
+	"NotifyWorkspaces":  {}, // a job's, inserted by AddMembers
 	"SeeWorkspaces":     {}, // TestAccountWorkspaces
 	"Companies":         {}, // TestTenancyOfLists
 	"RemoveRecord":      {}, // TestRecords
 	"In":                {}, // no operation
+}
+
+// itemOf is the item of an invitation in the inbox of the bundle's outsider.
+func itemOf(ctx context.Context, b *rostertest.Bundle, inv roster.Invitation) uuid.UUID {
+	items, err := b.Notifications(ctx, b.App.ID, b.Outsider.ID, roster.NotificationList{Limit: 1})
+	if err != nil || len(items) != 1 || *items[0].InvitationID != inv.ID {
+		panic(fmt.Sprintf("the inbox is %+v (%v)", items, err))
+	}
+	return items[0].ID
 }
 
 func TestTenancy(t *testing.T) {
@@ -252,7 +290,7 @@ func TestTenancy(t *testing.T) {
 			t.Parallel()
 			own := rostertest.Begin(t)
 			other := own.Another(t)
-			theirs := other.Invite(t, "ann@example.org")
+			theirs := other.Invite(t, other.Outsider.Email)
 			if name == "ReopenInvitation" {
 				expire(t, other, theirs)
 			} else {
