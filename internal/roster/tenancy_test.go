@@ -232,6 +232,16 @@ var tenancy = map[string]struct {
 	}, roster.NotFound},
 
 	"Apps":              {}, // for the operator's commands
+	"LogIn": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.LogIn(ctx, own.App.ID, other.Stakeholder.Email, goodPassword)
+		return err
+	}, roster.Invalid},
+	"App":               {}, // the pages', which show an app's name and nothing it keeps
+	"OnlyApp":           {}, // the pages', as App
+	"AskPassword":       {}, // TestTenancyOfPasswords
+	"SetPassword":       {}, // TestTenancyOfPasswords
+	"ViewPasswordLink":  {}, // the ticket is signed
+	"EndSessions":       {}, // TestTenancyOfSessions
 	"CreateApp":         {}, // for the operator's commands
 	"APIKeys":           {}, // TestTenancyOfLists
 	"Invitations":       {}, // TestTenancyOfLists
