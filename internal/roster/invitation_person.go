@@ -23,6 +23,7 @@ type InvitationView struct {
 	Zone          *time.Location // of the invited account, else the company, else the app
 	Account       *Account       // the account with the invited address, if there is one
 	HasPassword   bool           // that account can log in
+	AcceptURL     string         // by ViewInvitation: the app's own page for it; empty: Usher's
 
 	isMember      bool       // who accepted is still in the workspace
 	block         string     // why its address cannot be written to
@@ -130,7 +131,9 @@ func (r *Roster) ViewInvitation(ctx context.Context, t Ticket) (v InvitationView
 		if v.State.Open() && !v.ExpiresAt.After(r.now()) {
 			v.State = Expired // the sweep will say so within a minute
 		}
-		return nil
+		policy, err := policyOf(ctx, tx, v.AppID)
+		v.AcceptURL = policy.AcceptURL
+		return err
 	})
 	return v, err
 }

@@ -119,16 +119,16 @@ type PasswordLink struct {
 	ExpiresAt    time.Time
 }
 
-// passwordLinks reads links that work, by their mails' ids.
+// passwordLink reads what a link leads to. Of one that does not work any more
+// it is no more than the app.
 func (r *Roster) passwordLink(ctx context.Context, tx pgx.Tx, t Ticket, suffix string) (l PasswordLink, err error) {
 	rows, err := tx.Query(ctx, `
-		SELECT `+appColumns+`, `+accountColumns+`, account.password_hash <> '', (message.args->>'invitation_id')::uuid, message.created_at
+		SELECT `+appColumns+`, `+accountColumns+`, account.password_hash <> '', account.password_version,
+			(message.args->>'invitation_id')::uuid, message.created_at
 		FROM message
-		JOIN account ON account.id = message.subject_id
+		JOIN account ON account.app_id = message.app_id AND account.id = message.subject_id
 		JOIN app ON app.id = account.app_id
-		WHERE message.id = $1 AND message.kind = $2 AND message.created_at > $3
-			AND account.password_version = $4 AND account.status = 'active' `+suffix,
-		t.ID, MailPassword, r.now().Add(-passwordLife), t.Version)
+		WHERE message.id = $1 AND message.kind = $2 `+suffix, t.ID, MailPassword)
 	if err != nil {
 		return l, fmt.Errorf("read password link: %w", err)
 	}
@@ -136,6 +136,7 @@ func (r *Roster) passwordLink(ctx context.Context, tx pgx.Tx, t Ticket, suffix s
 		App
 		Account
 		HasPassword  bool
+		Version      int
 		InvitationID *uuid.UUID
 		AskedAt      time.Time
 	}])
@@ -145,11 +146,15 @@ func (r *Roster) passwordLink(ctx context.Context, tx pgx.Tx, t Ticket, suffix s
 	if err != nil {
 		return l, fmt.Errorf("read password link: %w", err)
 	}
-	return PasswordLink{found.App, found.Account, found.HasPassword, found.InvitationID, found.AskedAt.Add(passwordLife)}, nil
+	l = PasswordLink{found.App, found.Account, found.HasPassword, found.InvitationID, found.AskedAt.Add(passwordLife)}
+	if found.Version != t.Version || found.Account.Status != statusActive || !l.ExpiresAt.After(r.now()) {
+		return PasswordLink{App: l.App}, errDeadLink
+	}
+	return l, nil
 }
 
-// ViewPasswordLink is the link a ticket of PurposePassword stands for, while it
-// works.
+// ViewPasswordLink is what a ticket of PurposePassword stands for. Of a link
+// that does not work any more it is no more than the app, with the refusal.
 func (r *Roster) ViewPasswordLink(ctx context.Context, t Ticket) (l PasswordLink, err error) {
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
 		l, err = r.passwordLink(ctx, tx, t, "")
@@ -160,13 +165,13 @@ func (r *Roster) ViewPasswordLink(ctx context.Context, t Ticket) (l PasswordLink
 
 // SetPassword gives the account a link stands for the password with that hash,
 // by HashPassword. All links that are out die, all browsers are signed out, and
-// wrong tries are forgotten. app refuses another app's link; Nil takes any.
+// wrong tries are forgotten. Another app's link is as good as none.
 func (r *Roster) SetPassword(ctx context.Context, app uuid.UUID, t Ticket, hash string, key IdempotencyKey) (PasswordLink, error) {
 	return once(ctx, r, app, key, func(tx pgx.Tx) (l PasswordLink, err error) {
 		if l, err = r.passwordLink(ctx, tx, t, "FOR UPDATE OF account"); err != nil {
 			return l, err
 		}
-		if app != uuid.Nil && app != l.App.ID {
+		if app != l.App.ID {
 			return PasswordLink{}, errDeadLink
 		}
 		tag, err := tx.Exec(ctx, `

@@ -231,7 +231,7 @@ var tenancy = map[string]struct {
 		return err
 	}, roster.NotFound},
 
-	"Apps":              {}, // for the operator's commands
+	"Apps": {}, // for the operator's commands
 	"LogIn": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
 		_, err := own.LogIn(ctx, own.App.ID, other.Stakeholder.Email, goodPassword)
 		return err
