@@ -176,8 +176,8 @@ func samples() map[string]view {
 		"home of a person, too late": sampleHome(func(v *personHomeView) {
 			v.Done, v.Settings = doneOver, settingsForm{TimeZone: "US/Eastern", Wrong: true}
 		}),
-		"home of a person with nothing": sampleHome(func(v *personHomeView) { v.Open, v.Inbox, v.Workspaces, v.AppURL, v.Username = nil, nil, nil, "", "" }),
-		"home of a person, archived":    sampleHome(func(v *personHomeView) { v.Archived = true }),
+		"home of a person, nothing":  sampleHome(func(v *personHomeView) { v.Open, v.Inbox, v.Workspaces, v.AppURL, v.Username = nil, nil, nil, "", "" }),
+		"home of a person, archived": sampleHome(func(v *personHomeView) { v.Archived = true }),
 
 		"unsubscribe":              sampleUnsubscribe(roster.WantsAll, false),
 		"unsubscribe no reminders": sampleUnsubscribe(roster.WantsNoReminders, false),

@@ -141,14 +141,14 @@ func (r *Roster) passwordLink(ctx context.Context, tx pgx.Tx, t Ticket, suffix s
 		AskedAt      time.Time
 	}])
 	if errors.Is(err, pgx.ErrNoRows) {
-		return l, errDeadLink
+		return l, ErrDeadLink
 	}
 	if err != nil {
 		return l, fmt.Errorf("read password link: %w", err)
 	}
 	l = PasswordLink{found.App, found.Account, found.HasPassword, found.InvitationID, found.AskedAt.Add(passwordLife)}
 	if found.Version != t.Version || found.Account.Status != statusActive || !l.ExpiresAt.After(r.now()) {
-		return PasswordLink{App: l.App}, errDeadLink
+		return PasswordLink{App: l.App}, ErrDeadLink
 	}
 	return l, nil
 }
@@ -172,7 +172,7 @@ func (r *Roster) SetPassword(ctx context.Context, app uuid.UUID, t Ticket, hash 
 			return l, err
 		}
 		if app != l.App.ID {
-			return PasswordLink{}, errDeadLink
+			return PasswordLink{}, ErrDeadLink
 		}
 		tag, err := tx.Exec(ctx, `
 			UPDATE account SET password_hash = $3, password_version = password_version + 1, failed_logins = 0, locked_until = NULL
@@ -181,7 +181,7 @@ func (r *Roster) SetPassword(ctx context.Context, app uuid.UUID, t Ticket, hash 
 			return l, fmt.Errorf("set password of account %s: %w", l.Account.ID, err)
 		}
 		if tag.RowsAffected() == 0 {
-			return PasswordLink{}, errDeadLink
+			return PasswordLink{}, ErrDeadLink
 		}
 		if err := endSessions(ctx, tx, l.App.ID, l.Account.ID); err != nil {
 			return l, err
