@@ -26,6 +26,7 @@ CREATE TABLE policy (
 
 ALTER TABLE account ADD COLUMN username text NOT NULL DEFAULT ''; -- lower-case; empty: none
 ALTER TABLE account ADD COLUMN password_version int NOT NULL DEFAULT 0; -- links to set a password carry it
+ALTER TABLE account ADD COLUMN password_asked_at timestamptz; -- when the newest mail with such a link was asked for
 CREATE UNIQUE INDEX account_username ON account (app_id, username) WHERE username <> '';
 
 -- Further addresses of a person. Nobody logs in by them.

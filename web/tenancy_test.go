@@ -137,22 +137,22 @@ type crossing struct {
 	query  url.Values
 	header map[string]string
 	body   any
-	places []place
+	places []idPlace
 }
 
-// place is where a request takes an id.
-type place struct {
+// idPlace is where a request takes an id.
+type idPlace struct {
 	in       string // path, query, header, body
 	name     string // in the body with all that leads there: "rows.0.workspace_id"
 	resource string
 }
 
-func (p place) String() string { return p.name + " in the " + p.in }
+func (p idPlace) String() string { return p.name + " in the " + p.in }
 
 // refuses tells whether an answer is the right one for an id that is not the
 // app's: a filter finds nothing, a cursor is only a position, an actor may do
 // nothing, and all else is not there.
-func (p place) refuses(r reply) bool {
+func (p idPlace) refuses(r reply) bool {
 	switch {
 	case p.in == "query" && p.name == "after":
 		return r.StatusCode == 200
@@ -184,7 +184,7 @@ func (g generator) request(c crosser) (r crossing) {
 		resource := ""
 		if takesID {
 			resource = g.resource(p.Name)
-			r.places = append(r.places, place{p.In, p.Name, resource})
+			r.places = append(r.places, idPlace{p.In, p.Name, resource})
 		}
 		value := ""
 		if takesID {
@@ -246,7 +246,7 @@ func (g generator) value(c crosser, r *crossing, name string, schema *huma.Schem
 			last = parts[len(parts)-2]
 		}
 		resource := g.resource(last)
-		r.places = append(r.places, place{"body", name, resource})
+		r.places = append(r.places, idPlace{"body", name, resource})
 		return c.id(g, resource)
 	case schema.Type == huma.TypeObject:
 		object := map[string]any{}
