@@ -60,28 +60,33 @@ func (r *Roster) Accounts(ctx context.Context, app uuid.UUID, l AccountList) (li
 				return err
 			}
 		}
-		var rows pgx.Rows
+		var sql string
+		args := []any{app, l.kinds(), l.After, l.Limit}
 		switch query := strings.ToValidUTF8(strings.ReplaceAll(l.Query, "\x00", ""), ""); {
 		case strings.TrimSpace(query) != "":
-			rows, err = searchAccounts(ctx, tx, app, query, l)
+			if sql, args, err = accountSearch(ctx, tx, app, query, l); err != nil {
+				return err
+			}
 		case l.Company != uuid.Nil:
-			rows, err = tx.Query(ctx, `
-				SELECT `+accountColumns+`
+			args = append(args, l.Company)
+			sql = `
+				SELECT ` + accountColumns + `
 				FROM company_member AS c JOIN account ON account.id = c.account_id AND account.app_id = c.app_id
-				WHERE c.app_id = $1 AND c.company_id = $2 AND c.account_id > $3 AND account.kind = ANY ($4) AND `+isLive+`
-				ORDER BY c.account_id LIMIT $5`, app, l.Company, l.After, l.kinds(), l.Limit)
+				WHERE c.app_id = $1 AND c.company_id = $5 AND c.account_id > $3 AND account.kind = ANY ($2) AND ` + isLive + `
+				ORDER BY c.account_id LIMIT $4`
 		default:
-			rows, err = tx.Query(ctx, `
-				SELECT `+accountColumns+`
-				FROM (SELECT page.id FROM unnest($3::text[]) AS k (kind)
+			sql = `
+				SELECT ` + accountColumns + `
+				FROM (SELECT page.id FROM unnest($2::text[]) AS k (kind)
 					CROSS JOIN LATERAL (
 						SELECT account.id FROM account
-						WHERE account.app_id = $1 AND account.kind = k.kind AND (account.app_id, account.kind, account.id) > ($1, k.kind, $2) AND `+isLive+`
+						WHERE account.app_id = $1 AND account.kind = k.kind AND (account.app_id, account.kind, account.id) > ($1, k.kind, $3) AND ` + isLive + `
 						ORDER BY account.id LIMIT $4) AS page
 					ORDER BY page.id LIMIT $4) AS found
 				JOIN account ON account.id = found.id
-				ORDER BY account.id`, app, l.After, l.kinds(), l.Limit)
+				ORDER BY account.id`
 		}
+		rows, err := tx.Query(ctx, sql, args...)
 		if err != nil {
 			return fmt.Errorf("list accounts: %w", err)
 		}
@@ -99,16 +104,17 @@ type keyRange struct {
 	checked bool // every word has to begin a word of the key
 }
 
-// searchAccounts finds accounts by the first letters of words, in any order, or
-// of the address. Each of several words is looked up by itself and the others
-// are checked on the keys it leads to: the rarest of them leads to few.
-func searchAccounts(ctx context.Context, tx pgx.Tx, app uuid.UUID, query string, l AccountList) (pgx.Rows, error) {
+// accountSearch is the statement that finds accounts by the first letters of
+// words, in any order, or of the address. Each of several words is looked up by
+// itself and the others are checked on the keys it leads to: the rarest of them
+// leads to few.
+func accountSearch(ctx context.Context, tx pgx.Tx, app uuid.UUID, query string, l AccountList) (sql string, args []any, err error) {
 	var whole string
 	var words []string
 	if err := tx.QueryRow(ctx, `
 		SELECT fold($1), ARRAY(SELECT w FROM regexp_split_to_table(fold($1), '[\s''’.,-]+') AS w WHERE w <> '')`,
 		strings.TrimSpace(query)).Scan(&whole, &words); err != nil {
-		return nil, err
+		return "", nil, fmt.Errorf("take a search apart: %w", err)
 	}
 	words = words[:min(len(words), maxWords)]
 	var ranges []keyRange
@@ -128,7 +134,7 @@ func searchAccounts(ctx context.Context, tx pgx.Tx, app uuid.UUID, query string,
 	for i, r := range ranges {
 		from[i], checked[i] = r.from, r.checked
 	}
-	args := []any{app, l.kinds(), from, checked, begins[0], begins[1], begins[2], begins[3], maxKeys * l.Limit, l.Limit}
+	args = []any{app, l.kinds(), from, checked, begins[0], begins[1], begins[2], begins[3], maxKeys * l.Limit, l.Limit}
 	const allWords = `strpos(' ' || key, $5) > 0 AND strpos(' ' || key, $6) > 0 AND strpos(' ' || key, $7) > 0 AND strpos(' ' || key, $8) > 0`
 	const found = `
 		SELECT ` + accountColumns + `
@@ -136,20 +142,20 @@ func searchAccounts(ctx context.Context, tx pgx.Tx, app uuid.UUID, query string,
 		JOIN account ON account.id = found.account_id
 		ORDER BY found.key, account.id`
 	if l.Company != uuid.Nil { // colleagues are fewer than people whose names begin alike
-		return tx.Query(ctx, `
+		return `
 			WITH hit AS (
 				SELECT s.key, s.account_id
 				FROM company_member AS c
 				CROSS JOIN LATERAL ( -- OFFSET keeps it from being looked up the other way round
 					SELECT key, kind, account_id FROM account_search WHERE account_id = c.account_id OFFSET 0) AS s
-				JOIN unnest($3::text[], $4::bool[]) AS r (low, checked) ON starts_with(s.key, r.low) AND (NOT r.checked OR `+allWords+`)
+				JOIN unnest($3::text[], $4::bool[]) AS r (low, checked) ON starts_with(s.key, r.low) AND (NOT r.checked OR ` + allWords + `)
 				WHERE c.app_id = $1 AND c.company_id = $11 AND s.kind = ANY ($2) AND $9::int > 0
-			)`+found, append(args, l.Company)...)
+			)` + found, append(args, l.Company), nil
 	}
 	// Rows are compared whole, and the bound is written out, so that the planner
 	// takes the keys from the index in their order and stops: it cannot know how
 	// many begin alike, and else may read and sort them all.
-	return tx.Query(ctx, fmt.Sprintf(`
+	return fmt.Sprintf(`
 		WITH hit AS (
 			SELECT near.key, near.account_id
 			FROM unnest($2::text[]) AS k (kind)
@@ -161,5 +167,5 @@ func searchAccounts(ctx context.Context, tx pgx.Tx, app uuid.UUID, query string,
 					ORDER BY s.app_id, s.kind, s.key LIMIT %d) AS scanned
 				WHERE NOT r.checked OR `+allWords+`
 				LIMIT $9) AS near
-		)`, maxScanned)+found, args...)
+		)`, maxScanned) + found, args, nil
 }

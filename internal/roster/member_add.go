@@ -56,12 +56,14 @@ func (r *Roster) AddMembers(ctx context.Context, app, actor uuid.UUID, rows []Ne
 			return nil, err
 		}
 		var open []uuid.UUID
+		var joined []newEvent
 		told := map[uuid.UUID]bool{}
 		for _, f := range facts {
 			out[f.N] = rows[f.N].answer(f, app, actor, r.now())
 			if !f.Added {
 				continue
 			}
+			joined = append(joined, membershipCreated(app, rows[f.N].WorkspaceID, actor, f.AccountID, role(rows[f.N].Kind), rows[f.N].complete().Visibility))
 			if f.OpenID != nil {
 				open = append(open, *f.OpenID)
 			}
@@ -74,6 +76,9 @@ func (r *Roster) AddMembers(ctx context.Context, app, actor uuid.UUID, rows []Ne
 			if out[at].Err == nil {
 				out[at].Invitation, out[at].AlreadyMember = Invitation{}, true
 			}
+		}
+		if _, err := recordEvents(ctx, tx, r.now(), joined...); err != nil {
+			return nil, err
 		}
 		if err := supersede(ctx, tx, open, r.now()); err != nil {
 			return nil, err

@@ -74,9 +74,14 @@ func addMember(ctx context.Context, tx pgx.Tx, m newMember, at time.Time) (ok bo
 	if tag.RowsAffected() == 0 {
 		return false, nil
 	}
-	data := fmt.Appendf(nil, `{"account_id":%q,"role":%q,"visibility":%q}`, m.account, m.role, m.visibility)
-	_, err = recordEvents(ctx, tx, at, newEvent{m.app, EventMembershipCreated, m.workspace, m.actor, data})
+	_, err = recordEvents(ctx, tx, at, membershipCreated(m.app, m.workspace, m.actor, m.account, m.role, m.visibility))
 	return true, err
+}
+
+// membershipCreated is the event of a membership that began.
+func membershipCreated(app, workspace, actor, account uuid.UUID, role string, v Visibility) newEvent {
+	data := fmt.Appendf(nil, `{"account_id":%q,"role":%q,"visibility":%q}`, account, role, v)
+	return newEvent{app, EventMembershipCreated, workspace, actor, data}
 }
 
 // AccountWorkspace is a workspace as one of its members sees it.
