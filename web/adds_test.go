@@ -235,6 +235,45 @@ func TestF5(t *testing.T) {
 	}
 }
 
+// TestF6: an external professional without an account signs up by the mail's
+// link, and the invitation waits for their approval; one with an account approves
+// in the app.
+func TestF6(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	inv := s.created(s.external("pro@elsewhere.example", map[string]any{"visibility": "basic"}))
+	path := strings.TrimPrefix(inv.text(t, "link"), s.base)
+	b := s.browser()
+	if p := b.get(path); p.StatusCode != 200 || !slices.Equal(p.forms(), []string{"sign-up", "decline"}) {
+		t.Fatalf("the link shows %d with forms %q", p.StatusCode, p.forms())
+	}
+	form := url.Values{"full_name": {"Pro Fessional"}, "password": {goodPassword}}
+	state := func() string { return s.answered(get("/v1/invitations/"+inv.text(t, "id"))).text(t, "state") }
+	if p := b.post(path+"/accept", form); !slices.Equal(p.forms(), []string{"sign-up", "decline"}) || state() != "pending" {
+		t.Errorf("approving without an account shows forms %q", p.forms())
+	}
+	if p := b.post(path+"/sign-up", url.Values{"full_name": {""}, "password": {goodPassword}}); p.StatusCode != 422 {
+		t.Errorf("signing up without a name: %d", p.StatusCode)
+	}
+	if p := b.post(path+"/sign-up", form); p.StatusCode != 200 || !slices.Equal(p.forms(), []string{"accept", "decline"}) || state() != "pending" {
+		t.Errorf("after signing up: %d with forms %q, and the invitation is %s", p.StatusCode, p.forms(), state())
+	}
+	pro := read[string](s, `SELECT id::text FROM account WHERE email_key = 'pro@elsewhere.example' AND kind = 'professional' AND status = 'active'`)
+	items := s.inbox(pro, "action=open")
+	if len(items) != 1 || items[0].Invitation.Kind != "external_professional" || items[0].Invitation.CompanyName != "Acme Therapy" {
+		t.Fatalf("the inbox has %+v", items)
+	}
+	if r := s.answered(as(pro, post("/v1/notifications/"+items[0].ID+"/approve", ""))); r.text(t, "state") != "accepted" || r.text(t, "link") != "" {
+		t.Errorf("approved: %s", r.body)
+	}
+	if n := read[int](s, `SELECT count(*) FROM membership WHERE account_id = $1 AND role = 'stakeholder' AND visibility = 'basic' AND state = 'active'`, pro); n != 1 {
+		t.Errorf("%d memberships after the approval", n)
+	}
+	if p := s.browser().post(path+"/sign-up", form); p.StatusCode == 200 && len(p.forms()) > 0 {
+		t.Errorf("an accepted invitation's link still has the forms %q", p.forms())
+	}
+}
+
 // TestF7: the inbox lists oldest to newest, and what is not needed is put away.
 func TestF7(t *testing.T) {
 	t.Parallel()

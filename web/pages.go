@@ -219,6 +219,7 @@ func codeSpans(s string) string {
 // Ways to accept an invitation.
 const (
 	modeNewAccount = "new_account" // nobody has this address: name and new password
+	modeSignUp     = "sign_up"     // the same, of a professional, who decides afterwards
 	modeLogIn      = "log_in"      // an account has it: its password
 	modeSignedIn   = "signed_in"   // logged in to it: one button
 	modeKnown      = "known"       // it has no password to log in with: one button
@@ -259,7 +260,7 @@ func (e formError) Field() string {
 type invitationView struct {
 	frame
 	Token         string
-	Mode          string // modeNewAccount, modeLogIn, modeSignedIn, modeKnown
+	Mode          string // modeNewAccount, modeSignUp, modeLogIn, modeSignedIn, modeKnown
 	InviterName   string
 	CompanyName   string // may be empty
 	WorkspaceName string

@@ -172,8 +172,8 @@ func (r *Roster) accept(ctx context.Context, tx pgx.Tx, t Ticket, a Acceptance, 
 		return inv, false, fmt.Errorf("note who accepted invitation %s: %w", inv.ID, err)
 	}
 	if _, err := addMember(ctx, tx, newMember{
-		app: inv.AppID, workspace: inv.WorkspaceID, account: account, actor: account, role: inv.Role(), visibility: inv.Visibility,
-		addedBy: inv.InviterID, seen: true,
+		app: inv.AppID, workspace: inv.WorkspaceID, account: account, actor: account, addedBy: inv.InviterID,
+		role: inv.Role(), visibility: inv.Visibility, seen: true,
 	}, now); err != nil {
 		return inv, false, err
 	}

@@ -2,6 +2,7 @@ package roster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -74,14 +75,13 @@ func addMember(ctx context.Context, tx pgx.Tx, m newMember, at time.Time) (ok bo
 	if tag.RowsAffected() == 0 {
 		return false, nil
 	}
-	_, err = recordEvents(ctx, tx, at, membershipCreated(m.app, m.workspace, m.actor, m.account, m.role, m.visibility))
+	_, err = recordEvents(ctx, tx, at, newEvent{m.app, EventMembershipCreated, m.workspace, m.actor, joinedData(m.account, m.role, m.visibility)})
 	return true, err
 }
 
-// membershipCreated is the event of a membership that began.
-func membershipCreated(app, workspace, actor, account uuid.UUID, role string, v Visibility) newEvent {
-	data := fmt.Appendf(nil, `{"account_id":%q,"role":%q,"visibility":%q}`, account, role, v)
-	return newEvent{app, EventMembershipCreated, workspace, actor, data}
+// joinedData is the data of EventMembershipCreated.
+func joinedData(account uuid.UUID, role string, visibility Visibility) json.RawMessage {
+	return fmt.Appendf(nil, `{"account_id":%q,"role":%q,"visibility":%q}`, account, role, visibility)
 }
 
 // AccountWorkspace is a workspace as one of its members sees it.
