@@ -26,8 +26,9 @@ const (
 
 	// maxScanned bounds the keys that are read for one word of several, of which
 	// most may lack the others: a search takes milliseconds however common its
-	// words are. Whom it misses is found by one letter more.
-	maxScanned = 5_000
+	// words are. Two words that more than so many people have, and hardly anybody
+	// has both, need one letter more.
+	maxScanned = 2_000
 )
 
 // AccountList says which accounts to list.
