@@ -45,6 +45,7 @@ var EventTypes = []EventType{
 	{EventMailStopped, "A person asked for no more mail."},
 	{EventMailResumed, "A person wants mail again."},
 	{EventNotified, "A person was told of workspaces that are new to them, in their inbox."},
+	{EventPolicyChanged, "The app's policy was changed."},
 	{EventAccountCreated, "An account was added."},
 	{EventAccountUpdated, "An account was changed."},
 	{EventAccountArchived, "An account was archived: nobody can use it, and its address is free."},
