@@ -54,6 +54,7 @@ var figures = []struct {
 	{"mail_free", mailFree},
 	{"mail_paced", mailPaced},
 	{"mail_interactive", mailInteractive},
+	{"account_search", accountSearch},
 }
 
 func main() {
