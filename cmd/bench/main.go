@@ -50,6 +50,8 @@ var figures = []struct {
 	{"mail_free", mailFree},
 	{"mail_paced", mailPaced},
 	{"mail_interactive", mailInteractive},
+	{"webhook_out", webhookOut},
+	{"webhook_isolated", webhookIsolated},
 }
 
 func main() {
