@@ -170,7 +170,7 @@ func (b *bench) close() error {
 // every round starts from the same.
 func (b *bench) clear(ctx context.Context) error {
 	for _, statement := range []string{
-		"TRUNCATE invitation, event, idempotency_key, river_job, message, dispatch, dev_mail",
+		"TRUNCATE invitation, event, idempotency_key, river_job, message, dispatch, dev_mail, webhook_endpoint, webhook_delivery",
 		"CHECKPOINT",
 	} {
 		if _, err := b.pool.Exec(ctx, statement); err != nil {
