@@ -57,8 +57,8 @@ func (s *Server) sessionRoutes() {
 	}, s.setPasswordByToken)
 }
 
-// tokenBody is the token of an invitation's link.
-type tokenBody struct {
+// TokenBody is a body with the token of an invitation's link.
+type TokenBody struct {
 	Token string `json:"token" maxLength:"200" doc:"What the person's link ends with, or what your accept_url was called with."`
 }
 
@@ -90,7 +90,7 @@ type openedBody struct {
 	DecidedAt     *time.Time `json:"decided_at,omitempty"`
 }
 
-func (s *Server) openInvitationByToken(ctx context.Context, in *struct{ Body tokenBody }) (*ok[openedBody], error) {
+func (s *Server) openInvitationByToken(ctx context.Context, in *struct{ Body TokenBody }) (*ok[openedBody], error) {
 	t, err := s.invitationTicket(in.Body.Token)
 	if err != nil {
 		return nil, err
@@ -120,7 +120,7 @@ func (s *Server) acceptInvitationByToken(ctx context.Context, in *struct {
 	Keyed
 	RawBody []byte
 	Body    struct {
-		tokenBody
+		TokenBody
 		AccountID string `json:"account_id,omitempty" format:"uuid" doc:"The account of a person you have authenticated."`
 		FullName  string `json:"full_name,omitempty" maxLength:"120" example:"Ann Example"`
 		Password  string `json:"password,omitempty" maxLength:"1000" doc:"The one the new account gets."`
@@ -155,7 +155,7 @@ func (s *Server) signUpByToken(ctx context.Context, in *struct {
 	Keyed
 	RawBody []byte
 	Body    struct {
-		tokenBody
+		TokenBody
 		FullName string `json:"full_name" maxLength:"120" example:"Sara Example"`
 		Password string `json:"password" maxLength:"1000"`
 	}
@@ -176,7 +176,7 @@ func (s *Server) signUpByToken(ctx context.Context, in *struct {
 func (s *Server) declineInvitationByToken(ctx context.Context, in *struct {
 	Keyed
 	RawBody []byte
-	Body    tokenBody
+	Body    TokenBody
 },
 ) (*ok[invitationBody], error) {
 	t, err := s.invitationTicket(in.Body.Token)
@@ -195,7 +195,7 @@ type askedBody struct {
 func (s *Server) askRenewalByToken(ctx context.Context, in *struct {
 	Keyed
 	RawBody []byte
-	Body    tokenBody
+	Body    TokenBody
 },
 ) (*ok[askedBody], error) {
 	t, err := s.invitationTicket(in.Body.Token)
