@@ -183,8 +183,8 @@ chromium:
 		exit 1; \
 	fi
 
-# One test runs Resend's own client for Node.js, in the versions its lock file
-# names. Debian 12 has Node.js 18, macOS a newer one; either will do.
+# Tests run Resend's own client for Node.js and the library that verifies
+# webhooks, in the versions their lock file names. Debian 12 has Node.js 18, macOS a newer one; either will do.
 NODE_LOCK := cmd/fakeresend/testdata/node/package-lock.json
 
 .PHONY: node
@@ -203,11 +203,11 @@ nodejs:
 				echo "    apt-get update && apt-get install -y --no-install-recommends $$packages" >&2; \
 				exit 1; \
 			fi; \
-			echo "==> Installing Node.js for the test of the mail provider's stand-in (apt-get)"; \
+			echo "==> Installing Node.js for the tests of webhooks and of the mail provider's stand-in (apt-get)"; \
 			$$sudo apt-get -qq update && \
 			$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 install -y --no-install-recommends $$packages >/dev/null; \
 		elif command -v brew >/dev/null 2>&1; then \
-			echo "==> Installing Node.js for the test of the mail provider's stand-in (brew)"; \
+			echo "==> Installing Node.js for the tests of webhooks and of the mail provider's stand-in (brew)"; \
 			brew install node; \
 		else \
 			echo "A test needs Node.js and npm. Install them with your package manager, then run this again." >&2; \
@@ -216,8 +216,8 @@ nodejs:
 	fi
 
 .usher/node/node_modules/.package-lock.json: $(NODE_LOCK) | nodejs
-	@echo "==> Getting Resend's client for Node.js (npm)"
+	@echo "==> Getting libraries for Node.js that tests run (npm)"
 	@mkdir -p .usher/node && cp $(dir $(NODE_LOCK))package.json $(NODE_LOCK) .usher/node/
 	@npm ci --prefix .usher/node --loglevel=error --ignore-scripts --no-audit --no-fund || { \
-		echo "npm could not get it; is the network there? Then run 'make node' again." >&2; exit 1; }
+		echo "npm could not get them; is the network there? Then run 'make node' again." >&2; exit 1; }
 	@touch $@

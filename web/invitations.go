@@ -33,12 +33,13 @@ func (s *Server) invitationRoutes() {
 		OperationID: "create-invitation", Method: http.MethodPost, Path: "/v1/invitations", Tags: []string{tagInvitations},
 		DefaultStatus: http.StatusCreated, Errors: []int{403, 404, 409, 503},
 		Summary:     "Invite a person to a workspace",
-		Description: "An invitation by address (`new_user`, `external_professional`) is stored and mailed. One of an account (`colleague`, `existing_user`) is accepted at once: the person is in the workspace, gets no mail, and finds a notice in their inbox. An address that has an open invitation for the workspace gets that one back, with `duplicate: true` and status 200; one that belongs to a member gets `already_member: true`, and nothing is sent.",
+		Description: "An invitation by address (`new_user`, `external_professional`) is stored and mailed. One of an account (`colleague`, `existing_user`) is accepted at once: the person is in the workspace, gets no mail, and finds a notice in their inbox. An address that has an open invitation for the workspace gets that one back, with `duplicate: true` and status 200, mailed again if you or your policy ask for that; one that belongs to a member gets `already_member: true`, and nothing is sent.",
 		Responses: map[string]*huma.Response{"200": {
 			Description: "There was one already: `duplicate` or `already_member` is true.",
 			Content:     map[string]*huma.MediaType{"application/json": {Schema: s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[invitationBody](), true, "")}},
 		}},
 	}, s.createInvitation)
+	s.batchRoutes()
 	register(s, huma.Operation{
 		OperationID: "list-invitations", Method: http.MethodGet, Path: "/v1/invitations", Tags: []string{tagInvitations},
 		Summary: "List invitations, newest first",
@@ -66,7 +67,7 @@ func (s *Server) invitationRoutes() {
 	register(s, huma.Operation{
 		OperationID: "resend-invitation", Method: http.MethodPost, Path: "/v1/invitations/{id}/resend", Tags: []string{tagInvitations},
 		Summary: "Mail an open invitation again", Errors: []int{403, 404, 409, 410, 429},
-		Description: "The link stays the same. One mail an hour, three times at most. An address that mail came back from is mailed only on your word that the mailbox exists now, once a day; one whose owner complained, never.",
+		Description: "The link stays the same. One mail an hour, three times at most, unless your policy says otherwise. An address that mail came back from is mailed only on your word that the mailbox exists now, once a day; one whose owner complained, never.",
 	}, func(ctx context.Context, in *struct {
 		Subject
 		Acting
@@ -123,6 +124,7 @@ type invitationBody struct {
 	CreatedAt     *time.Time `json:"created_at,omitempty"`
 	Link          string     `json:"link,omitempty" doc:"The invited person's page. Only in answers to who creates or steers an open invitation."`
 	Duplicate     bool       `json:"duplicate,omitempty" doc:"There was an open invitation to this address; here it is."`
+	Resent        bool       `json:"resent,omitempty" doc:"And it was mailed again."`
 	AlreadyMember bool       `json:"already_member,omitempty" doc:"The person is in the workspace already; nothing was sent."`
 
 	OriginWorkspaceID   string          `json:"origin_workspace_id,omitempty" format:"uuid" doc:"Of existing_user: where the person was picked from."`
@@ -214,11 +216,23 @@ type createInvitationInput struct {
 		Locale      string `json:"locale,omitempty" maxLength:"35" doc:"The language of mail and pages, as a BCP 47 tag: en, fr, es; others get the nearest. Missing: the app's." example:"es"`
 		Message     string `json:"message,omitempty" maxLength:"1000" doc:"The inviter's own words, as plain text."`
 		Notify      *bool  `json:"notify,omitempty" default:"true" doc:"false sends no mail: give the link on yourself."`
+		IfDuplicate string `json:"if_duplicate,omitempty" enum:"return,resend" doc:"What to do with an open invitation to this address: return it, or mail it again too if its rest is over. Missing: as your policy says."`
 		Warning     *struct {
 			Acknowledged bool   `json:"acknowledged" doc:"The inviter ticked the box after reading."`
 			Text         string `json:"text,omitempty" maxLength:"4000" doc:"What they read. Missing: Usher's own text in the locale below."`
 			Locale       string `json:"locale,omitempty" maxLength:"35" doc:"The language they read it in. Missing: that of the invitation." example:"fr"`
 		} `json:"warning,omitempty" doc:"Of external_professional: the warning was acknowledged."`
+	}
+}
+
+// row is what the input asks for.
+func (in *createInvitationInput) row(r request, key roster.IdempotencyKey) roster.NewInvitation {
+	return roster.NewInvitation{
+		AppID: r.app, ActorID: id(in.Actor), WorkspaceID: id(in.Body.WorkspaceID),
+		Kind: in.Body.Kind, Email: in.Body.Email, FullName: in.Body.FullName, Locale: in.Body.Locale, Note: in.Body.Message,
+		Visibility: roster.Visibility(in.Body.Visibility), Warning: in.warning(),
+		Notify: in.Body.Notify == nil || *in.Body.Notify, Key: key,
+		Policy: r.policy, IfDuplicate: roster.DuplicateRule(in.Body.IfDuplicate),
 	}
 }
 
@@ -242,28 +256,28 @@ func (s *Server) createInvitation(ctx context.Context, in *createInvitationInput
 	if direct(in.Body.Kind) {
 		return s.addMember(ctx, in)
 	}
-	row := roster.NewInvitation{
-		AppID: requestOf(ctx).app, ActorID: id(in.Actor), WorkspaceID: id(in.Body.WorkspaceID),
-		Kind: in.Body.Kind, Email: in.Body.Email, FullName: in.Body.FullName, Locale: in.Body.Locale, Note: in.Body.Message,
-		Visibility: roster.Visibility(in.Body.Visibility), Warning: in.warning(),
-		Notify: in.Body.Notify == nil || *in.Body.Notify,
-		Key:    in.key(ctx, in.Actor, in.RawBody),
-	}
+	row := in.row(requestOf(ctx), in.key(ctx, in.Actor, in.RawBody))
 	c, err := s.intake.create(ctx, row)
 	if err != nil {
 		return nil, err
 	}
+	return s.createdBody(row, c), nil
+}
+
+// createdBody is the answer to a row.
+func (s *Server) createdBody(row roster.NewInvitation, c roster.Created) *created[invitationBody] {
 	if c.AlreadyMember {
 		return &created[invitationBody]{http.StatusOK, invitationBody{
-			Kind: row.Kind, WorkspaceID: in.Body.WorkspaceID, InviterID: in.Actor, Email: row.Email, FullName: row.FullName,
+			Kind: row.Kind, WorkspaceID: row.WorkspaceID.String(), InviterID: row.ActorID.String(), Email: row.Email, FullName: row.FullName,
 			State: "already_member", Delivery: string(roster.NotMailed), AccountID: c.AccountID.String(), AlreadyMember: true,
-		}}, nil
+		}}
 	}
 	body := s.invitationBody(c.Invitation, true)
+	body.Resent = c.Resent
 	if body.Duplicate = c.Duplicate; c.Duplicate {
-		return &created[invitationBody]{http.StatusOK, body}, nil
+		return &created[invitationBody]{http.StatusOK, body}
 	}
-	return &created[invitationBody]{http.StatusCreated, body}, nil
+	return &created[invitationBody]{http.StatusCreated, body}
 }
 
 func (s *Server) listInvitations(ctx context.Context, in *struct {
@@ -282,22 +296,25 @@ func (s *Server) listInvitations(ctx context.Context, in *struct {
 
 // eventBody is an event in the API.
 type eventBody struct {
-	ID      string         `json:"id" format:"uuid"`
-	Type    string         `json:"type" example:"invitation.accepted"`
-	ActorID string         `json:"actor_id,omitempty" format:"uuid" doc:"The account that acted. Missing: the clock, or a person without an account."`
-	At      time.Time      `json:"at"`
-	Data    map[string]any `json:"data"`
+	ID        string         `json:"id" format:"uuid"`
+	Type      string         `json:"type" example:"invitation.accepted"`
+	SubjectID string         `json:"subject_id" format:"uuid" doc:"What it is about: an invitation, an account, a workspace …, as its type says."`
+	ActorID   string         `json:"actor_id,omitempty" format:"uuid" doc:"The account that acted. Missing: the clock, or a person without an account."`
+	At        time.Time      `json:"at"`
+	Data      map[string]any `json:"data"`
 }
 
 func (s *Server) listInvitationEvents(ctx context.Context, in *Subject) (*ok[list[eventBody]], error) {
 	events, err := s.Roster.InvitationEvents(ctx, requestOf(ctx).app, id(in.ID))
-	return &ok[list[eventBody]]{listOf(events, len(events), func(e roster.Event) uuid.UUID { return e.ID }, func(e roster.Event) eventBody {
-		b := eventBody{ID: e.ID.String(), Type: e.Type, At: e.At, Data: e.Data}
-		if e.ActorID != nil {
-			b.ActorID = e.ActorID.String()
-		}
-		return b
-	})}, err
+	return &ok[list[eventBody]]{listOf(events, len(events), func(e roster.Event) uuid.UUID { return e.ID }, newEventBody)}, err
+}
+
+func newEventBody(e roster.Event) eventBody {
+	b := eventBody{ID: e.ID.String(), Type: e.Type, SubjectID: e.SubjectID.String(), At: e.At, Data: e.Data}
+	if e.ActorID != nil {
+		b.ActorID = e.ActorID.String()
+	}
+	return b
 }
 
 func (s *Server) externalWarning(_ context.Context, in *struct {

@@ -117,10 +117,10 @@ func ownPath(next string) string {
 	return u.RequestURI()
 }
 
-// caller is the address a request came from. A proxy next to us, which is known
+// clientAddress is where a request came from. A proxy next to us, which is known
 // by its own address being a private one, names it as the last of those it was
 // told; nobody else is believed.
-func caller(c *fiber.Ctx) string {
+func clientAddress(c *fiber.Ctx) string {
 	ip := c.Context().RemoteIP()
 	if ip.IsPrivate() || ip.IsLoopback() {
 		forwarded := c.Get(fiber.HeaderXForwardedFor)
@@ -194,7 +194,7 @@ func (s *Server) logIn(c *fiber.Ctx) (view, error) {
 		return s.logInForm(c, v, next, identifier, wrong...), nil
 	}
 	now := s.Roster.Now()
-	if !s.logIns.take(now, caller(c)) {
+	if !s.logIns.take(now, clientAddress(c)) {
 		return s.tooManyTries(c, s.accountFrame(c, v, "/login", "next", next), logInsTime), nil
 	}
 	if !s.nameTries.take(now, nameKey(v.app.ID, identifier)) {
@@ -296,7 +296,7 @@ func (s *Server) askPassword(c *fiber.Ctx) (view, error) {
 		c.Status(fiber.StatusUnprocessableEntity)
 		return s.askPasswordForm(c, v, next, "", identifierMissing), nil
 	}
-	if !s.logIns.take(s.Roster.Now(), caller(c)) {
+	if !s.logIns.take(s.Roster.Now(), clientAddress(c)) {
 		return s.tooManyTries(c, s.accountFrame(c, v, "/password", "next", next), logInsTime), nil
 	}
 	if err := s.Roster.AskPassword(c.UserContext(), v.app.ID, identifier, s.invitationOf(next), roster.IdempotencyKey{}); err != nil {

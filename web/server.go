@@ -7,15 +7,18 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -28,13 +31,15 @@ import (
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 
+	"usher/internal/hook"
 	"usher/internal/mail"
 	"usher/internal/roster"
 )
 
 const (
 	// maxBody bounds a request's body, in bytes: the largest one, an
-	// invitation with its message, has a tenth of it.
+	// invitation with its message, has a tenth of it. Batches have a bound of
+	// their own.
 	maxBody = 64 << 10
 
 	// requestTime bounds the work on one request.
@@ -58,10 +63,15 @@ type Options struct {
 	Hook        *mail.Hook    // takes the provider's webhooks; nil: none can be believed
 	URL         *url.URL      // Usher's public address
 	OpsPassword string        // empty: the ops pages are closed
-	Example     Example       // what the pages for developers show as a first call
-	Version     string
-	Log         zerolog.Logger
-	Ready       func(context.Context) error // the database answers and has the right schema
+
+	// PrivateWebhooks lets webhooks go to addresses that are not on the public
+	// internet.
+	PrivateWebhooks bool
+
+	Example Example // what the pages for developers show as a first call
+	Version string
+	Log     zerolog.Logger
+	Ready   func(context.Context) error // the database answers and has the right schema
 }
 
 // Example is the first call a newcomer can paste.
@@ -74,11 +84,13 @@ type Server struct {
 	Options
 
 	outbox *mail.Outbox
+	hooks  *hook.Log
 	app    *fiber.App
 	api    huma.API
 	pages  *pages
 	docs   docsView
 	intake *intake
+	batch  *batches
 	keys   *keyCache
 	jobs   *jobsUI
 
@@ -89,7 +101,7 @@ type Server struct {
 // New prepares a server; nothing runs yet. It fails if a template, a text or
 // the API's description is broken.
 func New(o Options) (*Server, error) {
-	s := &Server{Options: o, outbox: &mail.Outbox{DB: o.Roster.DB, Now: o.Roster.Now}}
+	s := &Server{Options: o, outbox: &mail.Outbox{DB: o.Roster.DB, Now: o.Roster.Now}, hooks: &hook.Log{DB: o.Roster.DB}}
 	var err error
 	if s.pages, err = newPages(); err != nil {
 		return nil, err
@@ -98,6 +110,7 @@ func New(o Options) (*Server, error) {
 	s.logIns = throttle{limit: maxLogIns, window: logInsTime}
 	s.nameTries = throttle{limit: maxNameTries, window: nameTriesTime}
 	s.intake = newIntake(o.Roster)
+	s.batch = newBatches()
 	if s.jobs, err = newJobsUI(o.Roster.Jobs, slog.New(zerolog.NewSlogHandler(o.Log))); err != nil {
 		return nil, err
 	}
@@ -105,12 +118,15 @@ func New(o Options) (*Server, error) {
 		AppName:               "Usher",
 		DisableStartupMessage: true,
 		ErrorHandler:          s.answerError,
-		BodyLimit:             maxBody,
-		ReadTimeout:           readTime,
-		IdleTimeout:           idleTime,
-		Immutable:             true, // else kept strings turn into the next request's
-		StrictRouting:         true,
-		CaseSensitive:         true,
+		StreamRequestBody:     true, // for batches; takeBody reads the others
+		BodyLimit:             1,    // what is read before takeBody sees how long it is
+
+		DisablePreParseMultipartForm: true, // it would be read before its size is looked at
+		ReadTimeout:                  readTime,
+		IdleTimeout:                  idleTime,
+		Immutable:                    true, // else kept strings turn into the next request's
+		StrictRouting:                true,
+		CaseSensitive:                true,
 	})
 	s.routes()
 	s.docs = describe(s.api.OpenAPI(), o)
@@ -119,7 +135,7 @@ func New(o Options) (*Server, error) {
 
 // routes is everything Usher answers, and to whom.
 func (s *Server) routes() {
-	s.app.Use(s.identify, s.log, recover.New(), s.deadline)
+	s.app.Use(s.identify, s.log, recover.New(), takeBody, s.deadline)
 
 	// Machines that watch this process.
 	s.app.Get("/healthz", s.healthz)
@@ -206,9 +222,11 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		return fmt.Errorf("serve HTTP: %w", err)
 	case <-ctx.Done():
 	}
+	s.batch.stop()
 	if err := s.app.ShutdownWithTimeout(stopTime); err != nil {
 		return fmt.Errorf("stop HTTP server: %w", err) // requests are still at work, so the intake stays open
 	}
+	s.batch.running.Wait()
 	s.intake.stop()
 	return nil
 }
@@ -260,6 +278,49 @@ func (s *Server) log(c *fiber.Ctx) error {
 		Dur("ms", time.Since(start)).
 		Msg("request")
 	return nil
+}
+
+// takeBody reads a request's body, so that handlers find it whole and nothing
+// of it is left on the connection, where it would be taken for the next request.
+// A batch reads its own.
+func takeBody(c *fiber.Ctx) error {
+	stream := c.Request().BodyStream()
+	if stream == nil {
+		return c.Next()
+	}
+	if isBatch(c) {
+		return takeBatch(c)
+	}
+	var body []byte
+	var err error
+	if c.Request().Header.ContentLength() <= maxBody { // chunks have none
+		body, err = io.ReadAll(io.LimitReader(stream, maxBody+1))
+	}
+	switch length := c.Request().Header.ContentLength(); {
+	case err != nil:
+	case max(len(body), length) > maxBody:
+		err = fiber.ErrRequestEntityTooLarge
+	case len(body) < length:
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		c.Context().SetConnectionClose()
+		return bodyError(err)
+	}
+	c.Request().SetBodyStream(bytes.NewReader(body), len(body))
+	return c.Next()
+}
+
+// bodyError is the answer to a body that could not be read to its end.
+func bodyError(err error) *fiber.Error {
+	var known *fiber.Error
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fiber.NewError(fiber.StatusRequestTimeout, "The body took too long to arrive.")
+	}
+	return fiber.NewError(fiber.StatusBadRequest, "The body ends before its length, or its chunks are malformed.")
 }
 
 // deadline ends the work on a request in time, whatever it waits for.

@@ -72,13 +72,7 @@ type stage struct {
 // kill is the end of a worker and what was under way then.
 type kill struct {
 	at       time.Time
-	underWay []attempt
-}
-
-// attempt is one of a dispatch's.
-type attempt struct {
-	Dispatch uuid.UUID
-	N        int
+	underWay []uuid.UUID // dispatches
 }
 
 // process is a running program.

@@ -62,7 +62,7 @@ func (p *parts) prepareDemo(ctx context.Context) (d demo, err error) {
 
 // isThere tells whether the kept demo is one of this database.
 func isThere(ctx context.Context, r *roster.Roster, d demo) bool {
-	app, err := r.AuthenticateKey(ctx, d.APIKey)
+	app, _, err := r.AuthenticateKey(ctx, d.APIKey)
 	if err != nil {
 		return false
 	}

@@ -75,7 +75,8 @@ func (r *Roster) Accounts(ctx context.Context, app uuid.UUID, l AccountList) (li
 				SELECT `+accountColumns+`
 				FROM (SELECT page.id FROM unnest($3::text[]) AS k (kind)
 					CROSS JOIN LATERAL (
-						SELECT account.id FROM account WHERE account.app_id = $1 AND account.kind = k.kind AND account.id > $2 AND `+isLive+`
+						SELECT account.id FROM account
+						WHERE account.app_id = $1 AND account.kind = k.kind AND (account.app_id, account.kind, account.id) > ($1, k.kind, $2) AND `+isLive+`
 						ORDER BY account.id LIMIT $4) AS page
 					ORDER BY page.id LIMIT $4) AS found
 				JOIN account ON account.id = found.id
@@ -119,10 +120,6 @@ func searchAccounts(ctx context.Context, tx pgx.Tx, app uuid.UUID, query string,
 	if len(words) != 1 || words[0] != whole || len(ranges) == 0 { // it may begin an address
 		ranges = append(ranges, keyRange{whole, false})
 	}
-	scanned := maxKeys * l.Limit
-	if len(words) > 1 {
-		scanned = max(scanned, maxScanned)
-	}
 	begins := make([]string, maxWords) // a blank and the word; "" is in every key
 	for i, word := range words {
 		begins[i] = " " + word
@@ -131,11 +128,11 @@ func searchAccounts(ctx context.Context, tx pgx.Tx, app uuid.UUID, query string,
 	for i, r := range ranges {
 		from[i], checked[i] = r.from, r.checked
 	}
-	args := []any{app, l.kinds(), from, checked, begins[0], begins[1], begins[2], begins[3], scanned, maxKeys * l.Limit, l.Limit}
+	args := []any{app, l.kinds(), from, checked, begins[0], begins[1], begins[2], begins[3], maxKeys * l.Limit, l.Limit}
 	const allWords = `strpos(' ' || key, $5) > 0 AND strpos(' ' || key, $6) > 0 AND strpos(' ' || key, $7) > 0 AND strpos(' ' || key, $8) > 0`
 	const found = `
 		SELECT ` + accountColumns + `
-		FROM (SELECT account_id, min(key) AS key FROM hit GROUP BY account_id ORDER BY min(key), account_id LIMIT $11) AS found
+		FROM (SELECT account_id, min(key) AS key FROM hit GROUP BY account_id ORDER BY min(key), account_id LIMIT $10) AS found
 		JOIN account ON account.id = found.account_id
 		ORDER BY found.key, account.id`
 	if l.Company != uuid.Nil { // colleagues are fewer than people whose names begin alike
@@ -143,12 +140,16 @@ func searchAccounts(ctx context.Context, tx pgx.Tx, app uuid.UUID, query string,
 			WITH hit AS (
 				SELECT s.key, s.account_id
 				FROM company_member AS c
-				JOIN account_search AS s ON s.account_id = c.account_id AND s.app_id = c.app_id
+				CROSS JOIN LATERAL ( -- OFFSET keeps it from being looked up the other way round
+					SELECT key, kind, account_id FROM account_search WHERE account_id = c.account_id OFFSET 0) AS s
 				JOIN unnest($3::text[], $4::bool[]) AS r (low, checked) ON starts_with(s.key, r.low) AND (NOT r.checked OR `+allWords+`)
-				WHERE c.app_id = $1 AND c.company_id = $12 AND s.kind = ANY ($2) AND $9::int + $10::int > 0
+				WHERE c.app_id = $1 AND c.company_id = $11 AND s.kind = ANY ($2) AND $9::int > 0
 			)`+found, append(args, l.Company)...)
 	}
-	return tx.Query(ctx, `
+	// Rows are compared whole, and the bound is written out, so that the planner
+	// takes the keys from the index in their order and stops: it cannot know how
+	// many begin alike, and else may read and sort them all.
+	return tx.Query(ctx, fmt.Sprintf(`
 		WITH hit AS (
 			SELECT near.key, near.account_id
 			FROM unnest($2::text[]) AS k (kind)
@@ -156,9 +157,9 @@ func searchAccounts(ctx context.Context, tx pgx.Tx, app uuid.UUID, query string,
 			CROSS JOIN LATERAL (
 				SELECT key, account_id FROM (
 					SELECT s.key, s.account_id FROM account_search AS s
-					WHERE s.app_id = $1 AND s.kind = k.kind AND s.key >= r.low AND s.key < r.low || U&'\+10FFFF'
-					ORDER BY s.key LIMIT $9) AS scanned
+					WHERE (s.app_id, s.kind, s.key) >= ($1, k.kind, r.low) AND (s.app_id, s.kind, s.key) < ($1, k.kind, r.low || U&'\+10FFFF')
+					ORDER BY s.app_id, s.kind, s.key LIMIT %d) AS scanned
 				WHERE NOT r.checked OR `+allWords+`
-				LIMIT $10) AS near
-		)`+found, args...)
+				LIMIT $9) AS near
+		)`, maxScanned)+found, args...)
 }

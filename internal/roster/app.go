@@ -196,20 +196,24 @@ func (r *Roster) RevokeAPIKey(ctx context.Context, id uuid.UUID) error {
 	})
 }
 
-// AuthenticateKey is the app that a valid key belongs to.
-func (r *Roster) AuthenticateKey(ctx context.Context, key string) (app uuid.UUID, err error) {
+// AuthenticateKey is the app that a valid key belongs to, and its policy.
+func (r *Roster) AuthenticateKey(ctx context.Context, key string) (app uuid.UUID, p Policy, err error) {
 	unknown := errorf(Unauthorized, "api_key_invalid", "This API key is not valid. Send a key as 'Authorization: Bearer usk_…'.")
 	if len(key) != apiKeyLen {
-		return app, unknown
+		return app, p, unknown
 	}
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `SELECT app_id FROM api_key WHERE hash = $1 AND revoked_at IS NULL`, hashKey(key)).Scan(&app)
+		if err := tx.QueryRow(ctx, `SELECT app_id FROM api_key WHERE hash = $1 AND revoked_at IS NULL`, hashKey(key)).Scan(&app); err != nil {
+			return err
+		}
+		p, err = policyOf(ctx, tx, app)
+		return err
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return app, unknown
+		return app, p, unknown
 	}
 	if err != nil {
-		return app, fmt.Errorf("authenticate API key: %w", err)
+		return app, p, fmt.Errorf("authenticate API key: %w", err)
 	}
-	return app, nil
+	return app, p, nil
 }

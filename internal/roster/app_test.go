@@ -39,12 +39,12 @@ func TestAPIKeys(t *testing.T) {
 	if !strings.HasPrefix(key, k.Prefix) || len(k.Prefix) >= len(key)/2 || !strings.HasPrefix(key, "usk_") {
 		t.Errorf("key %q with prefix %q", key, k.Prefix)
 	}
-	app, err := b.AuthenticateKey(t.Context(), key)
+	app, _, err := b.AuthenticateKey(t.Context(), key)
 	if done(t, err); app != b.App.ID {
 		t.Errorf("app: got %s", app)
 	}
 	for _, wrong := range []string{"", key[:len(key)-1], key + "x", strings.ToUpper(key), k.Prefix} {
-		app, err := b.AuthenticateKey(t.Context(), wrong)
+		app, _, err := b.AuthenticateKey(t.Context(), wrong)
 		if refused(t, err, roster.Unauthorized, "api_key_invalid"); app != uuid.Nil {
 			t.Errorf("%q is told app %s", wrong, app)
 		}
@@ -62,7 +62,7 @@ func TestAPIKeys(t *testing.T) {
 	if len(first) != 1 || first[0].RevokedAt == nil || asJSON(t, again) != asJSON(t, first) {
 		t.Errorf("keys: got %+v, then %+v", first, again)
 	}
-	_, err = b.AuthenticateKey(t.Context(), key)
+	_, _, err = b.AuthenticateKey(t.Context(), key)
 	refused(t, err, roster.Unauthorized, "api_key_invalid")
 }
 

@@ -14,20 +14,6 @@ import (
 )
 
 const (
-	// inviteLife is how long an invitation can be accepted: two weeks outlast
-	// a holiday, and a forgotten link does not stay open for ever.
-	inviteLife = 14 * 24 * time.Hour
-
-	// resendAfter is the rest between two mails of one invitation, so that an
-	// impatient inviter does not become a nuisance.
-	resendAfter = time.Hour
-
-	// maxResends is how often one address may be mailed again by hand.
-	maxResends = 3
-
-	// maxReopens is how often an expired invitation may start a new life.
-	maxReopens = 3
-
 	// maxVersion bounds corrections and reopenings together: each sends a mail
 	// to an address the app chose.
 	maxVersion = 10
@@ -121,8 +107,8 @@ type Invitation struct {
 	CreatedAt      time.Time
 
 	Visibility        Visibility // of whoever joins by it
-	OriginWorkspaceID *uuid.UUID // of KindExistingUser: where the person was found
-	Warning           *Warning   // of KindExternal
+	OriginWorkspaceID *uuid.UUID `json:",omitempty"` // of KindExistingUser: where the person was found
+	Warning           *Warning   `json:",omitempty"` // of KindExternal
 }
 
 // Warning is the proof that an inviter read what it means to share with

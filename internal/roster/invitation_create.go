@@ -39,6 +39,9 @@ type NewInvitation struct {
 	Notify      bool       // send the mail; otherwise the link is given on by hand
 	Key         IdempotencyKey
 
+	Policy      Policy        // of the app; the zero value: DefaultPolicy
+	IfDuplicate DuplicateRule // empty: as the policy says
+
 	address Address
 }
 
@@ -46,6 +49,7 @@ type NewInvitation struct {
 type Created struct {
 	Invitation    Invitation // not set where AlreadyMember
 	Duplicate     bool       // this address had an open invitation; here it is
+	Resent        bool       // and was mailed again
 	AlreadyMember bool       // the person is in the workspace; nothing was sent
 	AccountID     *uuid.UUID // the member's account, where AlreadyMember
 }
@@ -102,6 +106,8 @@ type createBatch struct {
 	stale   []uuid.UUID // open ones whose time is over, in the way of new ones
 	created []int       // rows that become an invitation
 	keys    []int       // rows whose answer is to be remembered
+	again   []int       // duplicates that are to be mailed again, if they may be
+	same    [][2]int    // rows that have the answer of an earlier one, under the same key
 }
 
 // begin starts a try by inserting what looks like a new invitation: rows in
@@ -110,7 +116,7 @@ type createBatch struct {
 func (b *createBatch) begin(batch *pgx.Batch) {
 	n := len(b.rows)
 	b.out, b.remembered, b.facts = make([]CreateOutcome, n), make([]stored, n), make([]createFacts, n)
-	b.created, b.keys, b.todo, b.fresh = nil, nil, nil, nil
+	b.created, b.keys, b.again, b.same, b.todo, b.fresh = nil, nil, nil, nil, nil, nil
 	addresses, keys := map[openKey]bool{}, map[requestKey]bool{}
 	for at, row := range b.rows {
 		address, key := openKey{row.WorkspaceID, row.address.Key}, row.requestKey()
@@ -140,6 +146,9 @@ func (b *createBatch) run(ctx context.Context, tx pgx.Tx, r *Roster) error {
 			return err
 		}
 		if len(b.todo) == 0 {
+			if err := b.resend(ctx, tx, r); err != nil {
+				return err
+			}
 			return b.record(ctx, tx)
 		}
 		reads := &pgx.Batch{}
@@ -188,8 +197,16 @@ func (b *createBatch) check() {
 
 // clean checks the row's own content and brings it into the form that is kept.
 func (row *NewInvitation) clean() (err error) {
+	if row.Policy == (Policy{}) {
+		row.Policy = DefaultPolicy()
+	}
 	if row.Kind != KindNewUser && row.Kind != KindExternal {
 		return invalidField("kind", "kind_unknown", "The kind of an invitation to an address is %q or %q.", KindNewUser, KindExternal)
+	}
+	switch row.IfDuplicate {
+	case "", DuplicateReturn, DuplicateResend:
+	default:
+		return invalidField("if_duplicate", "if_duplicate_unknown", "if_duplicate is %q or %q.", DuplicateReturn, DuplicateResend)
 	}
 	if row.address, err = ParseAddress(row.Email); err != nil {
 		return err
@@ -337,7 +354,9 @@ func (b *createBatch) settle() (err error) {
 				b.out[at] = b.out[first]
 				if !bytes.Equal(row.Key.Hash, b.rows[first].Key.Hash) {
 					b.out[at] = CreateOutcome{Err: errReusedKey}
+					continue
 				}
+				b.same = append(b.same, [2]int{at, first})
 				continue
 			}
 			if s := b.remembered[at]; s.answer != nil {
@@ -363,6 +382,9 @@ func (b *createBatch) settle() (err error) {
 			b.out[at].Err = errUnfit[f.unfit]
 		case f.open != nil && !overdue:
 			b.out[at].Created = Created{Invitation: *f.open, Duplicate: true}
+			if cmp.Or(row.IfDuplicate, row.Policy.Duplicate) == DuplicateResend && row.Notify {
+				b.again = append(b.again, at)
+			}
 		default:
 			if overdue { // the sweep has not been there yet
 				b.stale = append(b.stale, f.open.ID)
@@ -375,6 +397,38 @@ func (b *createBatch) settle() (err error) {
 			b.out[at].Created = Created{Invitation: inv}
 			b.fresh = append(b.fresh, at)
 		}
+	}
+	return nil
+}
+
+// resend mails those duplicates again for which that was asked and whose rest is
+// over. The others stay the answer as they are.
+func (b *createBatch) resend(ctx context.Context, tx pgx.Tx, r *Roster) error {
+	if len(b.again) == 0 {
+		return nil
+	}
+	first := map[uuid.UUID]bool{}
+	var wanted []resending
+	for _, at := range b.again {
+		row, inv := b.rows[at], b.out[at].Invitation
+		if !first[inv.ID] {
+			first[inv.ID] = true
+			wanted = append(wanted, resending{inv.AppID, inv.ID, row.ActorID, row.Policy})
+		}
+	}
+	mailed, err := r.resendAll(ctx, tx, b.now, wanted)
+	if err != nil {
+		return err
+	}
+	for _, at := range b.again {
+		out := &b.out[at]
+		if inv, ok := mailed[out.Invitation.ID]; ok {
+			out.Invitation, out.Resent = inv, first[inv.ID]
+			first[inv.ID] = false // the others did not cause it
+		}
+	}
+	for _, s := range b.same {
+		b.out[s[0]] = b.out[s[1]]
 	}
 	return nil
 }
@@ -432,7 +486,7 @@ func (row NewInvitation) invitation(now time.Time) Invitation {
 		Kind: row.Kind, Email: row.address.Typed, EmailKey: row.address.Key,
 		FullName: row.FullName, Locale: row.Locale, Note: row.Note,
 		State: Pending, Delivery: NotMailed, Version: 1,
-		ExpiresAt: now.Add(inviteLife), CreatedAt: now, Visibility: row.Visibility,
+		ExpiresAt: now.Add(row.Policy.Life()), CreatedAt: now, Visibility: row.Visibility,
 	}
 	if row.Kind == KindExternal {
 		inv.Warning = &Warning{Text: row.Warning, AcknowledgedBy: row.ActorID, AcknowledgedAt: now}
@@ -447,10 +501,11 @@ func (row NewInvitation) invitation(now time.Time) Invitation {
 // firstMail is what the first mails of all invitations have in common.
 var firstMail = Invitation{Version: 1, Sends: 1, MessageID: new(uuid.UUID)}.mail()
 
-// queueInsert stores the fresh rows' invitations with their events, mails, items
-// in inboxes and remembered answers, and wakes the composer: one statement, since
-// each costs a round trip while the next batch waits. Its conditions are those of
-// refuse, of membership and of the key; the open invitation is the index's.
+// queueInsert stores the fresh rows' invitations with their events, webhooks,
+// mails, items in inboxes and remembered answers, and wakes who sends them: one
+// statement, since each costs a round trip while the next batch waits. Its
+// conditions are those of refuse, of membership and of the key; the open
+// invitation is the index's.
 func (b *createBatch) queueInsert(batch *pgx.Batch) {
 	fresh := b.fresh
 	n := len(fresh)
@@ -519,30 +574,31 @@ func (b *createBatch) queueInsert(batch *pgx.Batch) {
 				state, mailed, message_id, CASE mailed WHEN 1 THEN $19::timestamptz END, expires_at, $19, visibility, warning_id
 			FROM fit
 			ON CONFLICT (workspace_id, email_key) WHERE state IN ('pending', 'on_hold') DO NOTHING
-			RETURNING id
+			RETURNING id, message_id AS mail_id
 		), noted AS (
 			INSERT INTO notification (id, app_id, account_id, kind, subject_id, created_at)
 			SELECT item_id, app_id, invitee_id, 'invitation', id, $19 FROM fit JOIN inserted USING (id) WHERE invitee_id IS NOT NULL
 		), recorded AS (
 			INSERT INTO event (id, app_id, type, subject_id, actor_id, data, at)
 			SELECT event_id, app_id, $20, id, inviter_id, data, $19 FROM q JOIN inserted USING (id)
-		), remembered AS (
+			RETURNING id, app_id, type, at
+		), ` + fanOut + `, remembered AS (
 			INSERT INTO idempotency_key (app_id, route, key, body_hash, answer, created_at)
 			SELECT app_id, route, key, body_hash, answer, $19 FROM q JOIN inserted USING (id) WHERE key <> ''
 			ON CONFLICT (app_id, route, key) DO NOTHING
 			RETURNING 1
 		` + texts.stored() + `), asked AS (
 			INSERT INTO message (id, app_id, kind, subject_id, purpose, args, lane, email_key, state, reason, due_at, created_at, settled_at)
-			SELECT message_id, app_id, $21, id, $22, $23, $24, email_key,
+			SELECT mail_id, app_id, $21, id, $22, $23, $24, email_key,
 				CASE reason WHEN '' THEN 'queued' ELSE 'suppressed' END, reason,
 				CASE reason WHEN '' THEN $19::timestamptz END, $19, CASE reason WHEN '' THEN NULL ELSE $19::timestamptz END
-			FROM q JOIN inserted USING (id) WHERE mailed = 1
+			FROM q JOIN inserted USING (id) WHERE mail_id IS NOT NULL -- of inserted: a condition on q makes this a nested loop
 			RETURNING lane, due_at
 		), woken AS (
 			` + wakeComposer + ` FROM asked WHERE due_at IS NOT NULL LIMIT 1
 			` + wokenNotified + `
 		)
-		SELECT ARRAY(SELECT id FROM inserted), (SELECT count(*) FROM remembered), (SELECT count(*) FROM woken)`
+		SELECT ARRAY(SELECT id FROM inserted), (SELECT count(*) FROM remembered), (SELECT count(*) FROM woken) + (SELECT count(*) FROM rung)`
 	args := append([]any{
 		ids, apps, workspaces, inviters, kinds, emails, emailKeys, names, locales,
 		notes, messages, expires,
@@ -589,7 +645,8 @@ func (b *createBatch) sortOut() error {
 		}
 	}
 	slices.Sort(b.todo)
-	b.keys = slices.DeleteFunc(b.keys, func(at int) bool { return gone[b.out[at].Invitation.ID] })
+	lost := func(at int) bool { return gone[b.out[at].Invitation.ID] }
+	b.keys, b.again = slices.DeleteFunc(b.keys, lost), slices.DeleteFunc(b.again, lost)
 	return nil
 }
 

@@ -175,8 +175,8 @@ func (r *Roster) accept(ctx context.Context, tx pgx.Tx, t Ticket, a Acceptance, 
 		return inv, false, fmt.Errorf("note who accepted invitation %s: %w", inv.ID, err)
 	}
 	if _, err := addMember(ctx, tx, newMember{
-		app: inv.AppID, workspace: inv.WorkspaceID, account: account, role: role(inv.Kind), visibility: inv.Visibility,
-		actor: account, addedBy: inv.InviterID, seen: true,
+		app: inv.AppID, workspace: inv.WorkspaceID, account: account, actor: account, addedBy: inv.InviterID,
+		role: inv.Role(), visibility: inv.Visibility, seen: true,
 	}, now); err != nil {
 		return inv, false, err
 	}
@@ -235,7 +235,7 @@ func decide(ctx context.Context, tx pgx.Tx, t Ticket, to State, now time.Time) (
 		return inv, false, nil
 	case inv.State.Open() && !inv.ExpiresAt.After(now):
 		return inv, false, inv.late()
-	case inv.HeldFor != "":
+	case inv.State.Open() && inv.HeldFor != "":
 		return inv, false, errInviterGone
 	case inv.State.Open():
 		return inv, false, errorf(Gone, "workspace_archived", "What this invitation leads to was closed.")

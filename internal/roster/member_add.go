@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -57,11 +56,13 @@ func (r *Roster) AddMembers(ctx context.Context, app, actor uuid.UUID, rows []Ne
 		}
 		var open []uuid.UUID
 		told := map[uuid.UUID]bool{}
+		var events []newEvent
 		for _, f := range facts {
 			out[f.N] = rows[f.N].answer(f, app, actor, r.now())
 			if !f.Added {
 				continue
 			}
+			events = append(events, rows[f.N].events(f, app, actor)...)
 			if f.OpenID != nil {
 				open = append(open, *f.OpenID)
 			}
@@ -76,6 +77,9 @@ func (r *Roster) AddMembers(ctx context.Context, app, actor uuid.UUID, rows []Ne
 			}
 		}
 		if err := supersede(ctx, tx, open, r.now()); err != nil {
+			return nil, err
+		}
+		if _, err := recordEvents(ctx, tx, r.now(), events...); err != nil {
 			return nil, err
 		}
 		jobs := make([]river.JobArgs, 0, len(told))
@@ -136,27 +140,21 @@ func manages(workspace, company string) string {
 		OR EXISTS (SELECT FROM company_member c WHERE c.company_id = ` + company + ` AND c.account_id = $2 AND c.role = 'admin'))`
 }
 
-// addAll adds what can be added of the rows at the places, with the invitations
-// and events, and answers what it found. The conditions are those of answer.
+// addAll adds what can be added of the rows at the places, with the invitations,
+// and answers what it found. The conditions are those of answer.
 func addAll(ctx context.Context, tx pgx.Tx, app, actor uuid.UUID, rows []NewMember, at []int, now time.Time) (facts []addFacts, err error) {
 	n := len(at)
 	ids, workspaces, accounts, origins := make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]*uuid.UUID, n)
-	created, accepted := make([]uuid.UUID, n), make([]uuid.UUID, n)
-	kinds, roles, visibilities, data := make([]string, n), make([]string, n), make([]string, n), make([][]byte, n)
+	kinds, roles, visibilities := make([]string, n), make([]string, n), make([]string, n)
 	for i, at := range at {
 		row := rows[at].complete()
-		ids[i], created[i], accepted[i] = newID(), newID(), newID()
+		ids[i] = newID()
 		workspaces[i], accounts[i], kinds[i], roles[i], visibilities[i] = row.WorkspaceID, row.AccountID, row.Kind, role(row.Kind), string(row.Visibility)
 		if row.Kind == KindExistingUser {
 			origins[i] = &row.OriginID
 		}
 		if row.check() != nil {
 			kinds[i] = "" // nothing is done about it
-		}
-		if data[i], err = json.Marshal(map[string]any{
-			"version": 1, "workspace_id": row.WorkspaceID, "kind": row.Kind, "account_id": row.AccountID,
-		}); err != nil {
-			return nil, fmt.Errorf("add %d members: %w", n, err)
 		}
 	}
 	batch := &pgx.Batch{}
@@ -184,8 +182,8 @@ func addAll(ctx context.Context, tx pgx.Tx, app, actor uuid.UUID, rows []NewMemb
 					WHERE m.workspace_id = q.workspace_id AND m.account_id = q.account_id AND m.state = 'active') AS member,
 				(SELECT invitation.id FROM invitation
 					WHERE invitation.workspace_id = q.workspace_id AND invitation.email_key = account.email_key AND `+isOpen+`) AS open_id
-			FROM unnest($3::int[], $4::uuid[], $5::uuid[], $6::uuid[], $7::uuid[], $8::text[], $9::text[], $10::text[], $11::jsonb[], $12::uuid[], $13::uuid[])
-				AS q (n, id, workspace_id, account_id, origin_id, kind, role, visibility, data, created_id, accepted_id)
+			FROM unnest($3::int[], $4::uuid[], $5::uuid[], $6::uuid[], $7::uuid[], $8::text[], $9::text[], $10::text[])
+				AS q (n, id, workspace_id, account_id, origin_id, kind, role, visibility)
 			LEFT JOIN LATERAL (
 				SELECT state, name, company_id FROM workspace WHERE app_id = $1 AND id = q.workspace_id LIMIT 1) AS workspace ON true
 			LEFT JOIN LATERAL (
@@ -194,7 +192,7 @@ func addAll(ctx context.Context, tx pgx.Tx, app, actor uuid.UUID, rows []NewMemb
 				SELECT name, company_id FROM workspace WHERE app_id = $1 AND id = q.origin_id LIMIT 1) AS origin ON true
 		), added AS (
 			INSERT INTO membership (app_id, workspace_id, account_id, role, visibility, added_by, origin_workspace_id, notice_due, created_at)
-			SELECT $1, workspace_id, account_id, role, visibility, $2, origin_id, account_id <> $2, $14
+			SELECT $1, workspace_id, account_id, role, visibility, $2, origin_id, account_id <> $2, $11
 			FROM q
 			WHERE actor_active AND workspace_state = 'active' AND may_manage AND status = 'active' AND NOT member
 				AND CASE kind WHEN 'colleague' THEN colleague WHEN 'existing_user' THEN origin_name IS NOT NULL AND may_manage_origin AND in_origin ELSE false END
@@ -208,18 +206,13 @@ func addAll(ctx context.Context, tx pgx.Tx, app, actor uuid.UUID, rows []NewMemb
 			INSERT INTO invitation (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note,
 				state, sends, expires_at, decided_at, account_id, created_at, visibility, origin_workspace_id)
 			SELECT id, $1, workspace_id, $2, kind, email, email_key, full_name, '', '',
-				'accepted', 0, $14, $14, account_id, $14, visibility, origin_id
+				'accepted', 0, $11, $11, account_id, $11, visibility, origin_id
 			FROM q JOIN added USING (workspace_id, account_id)
-		), recorded AS (
-			INSERT INTO event (id, app_id, type, subject_id, actor_id, data, at)
-			SELECT e.id, $1, e.type, q.id, $2, q.data, $14
-			FROM q JOIN added USING (workspace_id, account_id)
-			CROSS JOIN LATERAL (VALUES (q.created_id, $15), (q.accepted_id, $16)) AS e (id, type)
 		)
 		SELECT n, id, account_id, actor_active, workspace_state, workspace_name, may_manage, status, email, email_key, full_name,
 			colleague, origin_name, may_manage_origin, in_origin, member, open_id, added.workspace_id IS NOT NULL
 		FROM q LEFT JOIN added USING (workspace_id, account_id)`,
-		app, actor, at, ids, workspaces, accounts, origins, kinds, roles, visibilities, data, created, accepted, now, EventCreated, EventAccepted).
+		app, actor, at, ids, workspaces, accounts, origins, kinds, roles, visibilities, now).
 		Query(func(rows pgx.Rows) (err error) {
 			facts, err = pgx.CollectRows(rows, pgx.RowToStructByPos[addFacts])
 			return err
@@ -228,6 +221,17 @@ func addAll(ctx context.Context, tx pgx.Tx, app, actor uuid.UUID, rows []NewMemb
 		return nil, fmt.Errorf("add %d members: %w", n, err)
 	}
 	return facts, nil
+}
+
+// events are those of a row that was added.
+func (row NewMember) events(f addFacts, app, actor uuid.UUID) []newEvent {
+	row = row.complete()
+	invited := fmt.Appendf(nil, `{"version":1,"workspace_id":%q,"kind":%q,"account_id":%q}`, row.WorkspaceID, row.Kind, row.AccountID)
+	return []newEvent{
+		{app, EventCreated, f.ID, actor, invited},
+		{app, EventAccepted, f.ID, actor, invited},
+		{app, EventMembershipCreated, row.WorkspaceID, actor, joinedData(row.AccountID, role(row.Kind), row.Visibility)},
+	}
 }
 
 // complete is the row with what it left open.

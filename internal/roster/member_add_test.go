@@ -133,6 +133,7 @@ func TestAddMembersRefused(t *testing.T) {
 		{user(temp.ID, elsewhere.ID), roster.Conflict, "account_not_active"},
 		{user(ann.ID, uuid.Nil), roster.Invalid, "origin_missing"},
 		{user(b.Outsider.ID, foreign.ID), roster.Forbidden, "origin_not_allowed"},
+		{user(ann.ID, foreign.ID), roster.Forbidden, "origin_not_allowed"},
 		{user(b.Outsider.ID, theirs.Workspace.ID), roster.Forbidden, "origin_not_allowed"},
 	}
 	for i, test := range tests {

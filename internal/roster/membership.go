@@ -2,6 +2,7 @@ package roster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -74,9 +75,13 @@ func addMember(ctx context.Context, tx pgx.Tx, m newMember, at time.Time) (ok bo
 	if tag.RowsAffected() == 0 {
 		return false, nil
 	}
-	data := fmt.Appendf(nil, `{"account_id":%q,"role":%q,"visibility":%q}`, m.account, m.role, m.visibility)
-	_, err = recordEvents(ctx, tx, at, newEvent{m.app, EventMembershipCreated, m.workspace, m.actor, data})
+	_, err = recordEvents(ctx, tx, at, newEvent{m.app, EventMembershipCreated, m.workspace, m.actor, joinedData(m.account, m.role, m.visibility)})
 	return true, err
+}
+
+// joinedData is the data of EventMembershipCreated.
+func joinedData(account uuid.UUID, role string, visibility Visibility) json.RawMessage {
+	return fmt.Appendf(nil, `{"account_id":%q,"role":%q,"visibility":%q}`, account, role, visibility)
 }
 
 // AccountWorkspace is a workspace as one of its members sees it.
@@ -357,7 +362,7 @@ func (r *Roster) ClientUsers(ctx context.Context, app, workspace, before uuid.UU
 			return err
 		}
 		rows, err := tx.Query(ctx, `
-			(SELECT a.id, a.id, NULL::uuid, a.full_name, a.email, m.state, m.visibility, m.created_at, NULL::timestamptz
+			SELECT * FROM ((SELECT a.id, a.id, NULL::uuid, a.full_name, a.email, m.state, m.visibility, m.created_at, NULL::timestamptz
 				FROM membership m JOIN account a ON a.id = m.account_id
 				WHERE m.app_id = $1 AND m.workspace_id = $2 AND m.account_id < $3 AND m.state = 'active' AND m.role = 'client_user'
 				ORDER BY m.account_id DESC LIMIT $4)
@@ -365,7 +370,7 @@ func (r *Roster) ClientUsers(ctx context.Context, app, workspace, before uuid.UU
 			(SELECT i.id, NULL, i.id, i.full_name, i.email, i.state, i.visibility, i.created_at, i.expires_at
 				FROM invitation i
 				WHERE i.workspace_id = $2 AND i.app_id = $1 AND i.id < $3 AND i.state IN ('pending', 'on_hold') AND i.kind <> 'external_professional' AND i.expires_at > $5
-				ORDER BY i.id DESC LIMIT $4)
+				ORDER BY i.id DESC LIMIT $4)) AS users
 			ORDER BY 1 DESC LIMIT $4`, app, workspace, before, limit, r.now())
 		if err != nil {
 			return fmt.Errorf("list client users of workspace %s: %w", workspace, err)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -20,7 +21,7 @@ func snapshot(t *testing.T, b *rostertest.Bundle) string {
 	var all strings.Builder
 	for _, table := range []string{
 		"app", "api_key", "account", "account_search", "secondary_email", "record", "company", "company_member", "workspace", "membership",
-		"invitation", "event", "idempotency_key", "session", "river_job", "notification", "warning",
+		"invitation", "event", "idempotency_key", "session", "river_job", "notification", "warning", "webhook_endpoint", "webhook_delivery",
 	} {
 		rows := rostertest.Column[string](t, b, `SELECT x::text FROM `+table+` x ORDER BY 1`)
 		all.WriteString(table + "\n" + strings.Join(rows, "\n") + "\n")
@@ -194,7 +195,7 @@ var tenancy = map[string]struct {
 		return own.RevokeAPIKey(ctx, uuid.New())
 	}, roster.NotFound},
 	"AuthenticateKey": {func(ctx context.Context, own, _ *rostertest.Bundle, _ roster.Invitation) error {
-		_, err := own.AuthenticateKey(ctx, "usk_"+strings.Repeat("A", 43))
+		_, _, err := own.AuthenticateKey(ctx, "usk_"+strings.Repeat("A", 43))
 		return err
 	}, roster.Unauthorized},
 	"CheckPassword": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
@@ -204,6 +205,40 @@ var tenancy = map[string]struct {
 		_, _, err := own.AcceptInvitation(ctx, theirs.Ticket(), roster.Acceptance{AccountID: own.Stakeholder.ID})
 		return err
 	}, roster.Forbidden},
+	"Endpoint": {onEndpoint(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.Endpoint(ctx, own.App.ID, id)
+		return err
+	}), roster.NotFound},
+	"UpdateEndpoint": {onEndpoint(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.UpdateEndpoint(ctx, own.App.ID, id, roster.EndpointChange{Enabled: new(bool)})
+		return err
+	}), roster.NotFound},
+	"DeleteEndpoint": {onEndpoint(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		return own.DeleteEndpoint(ctx, own.App.ID, id)
+	}), roster.NotFound},
+	"RotateEndpointSecret": {onEndpoint(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.RotateEndpointSecret(ctx, own.App.ID, id, keyID, noKey)
+		return err
+	}), roster.NotFound},
+	"TestEndpoint": {onEndpoint(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.TestEndpoint(ctx, own.App.ID, id, noKey)
+		return err
+	}), roster.NotFound},
+	"ReplayDelivery": {onEndpoint(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.ReplayDelivery(ctx, own.App.ID, id, uuid.New(), noKey)
+		return err
+	}), roster.NotFound},
+	"ReplayDeliveries": {onEndpoint(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.ReplayDeliveries(ctx, own.App.ID, id, roster.Replay{To: time.Now(), Which: roster.ReplayAll}, noKey)
+		return err
+	}), roster.NotFound},
+	"Event": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		events, _, err := other.Roster.Events(ctx, other.App.ID, roster.EventList{Limit: 1})
+		if err == nil {
+			_, err = own.Event(ctx, own.App.ID, events[0].ID)
+		}
+		return err
+	}, roster.NotFound},
 
 	"AddMembers": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
 		out, err := own.AddMembers(ctx, own.App.ID, own.Admin.ID, []roster.NewMember{
@@ -231,7 +266,13 @@ var tenancy = map[string]struct {
 		return err
 	}, roster.NotFound},
 
-	"Apps": {}, // for the operator's commands
+	"AppPolicy":      {}, // the app's key is all it takes: TestTenancyOfPolicies
+	"ChangePolicy":   {}, // TestTenancyOfPolicies
+	"CreateEndpoint": {}, // names nothing but the app
+	"EndpointFailed": {}, // who sends webhooks calls it, in its own transaction
+	"Endpoints":      {}, // TestTenancyOfLists
+	"Events":         {}, // TestTenancyOfLists
+	"Apps":           {}, // for the operator's commands
 	"LogIn": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
 		_, err := own.LogIn(ctx, own.App.ID, other.Stakeholder.Email, goodPassword)
 		return err
@@ -284,6 +325,17 @@ func itemOf(ctx context.Context, b *rostertest.Bundle, inv roster.Invitation) uu
 	return items[0].ID
 }
 
+// onEndpoint calls with the other app's endpoint.
+func onEndpoint(call func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error) func(context.Context, *rostertest.Bundle, *rostertest.Bundle, roster.Invitation) error {
+	return func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		endpoints, err := other.Endpoints(ctx, other.App.ID)
+		if err != nil {
+			return err
+		}
+		return call(ctx, own, endpoints[0].ID)
+	}
+}
+
 func TestTenancy(t *testing.T) {
 	t.Parallel()
 	methods := reflect.TypeFor[*roster.Roster]()
@@ -301,6 +353,7 @@ func TestTenancy(t *testing.T) {
 			own := rostertest.Begin(t)
 			other := own.Another(t)
 			theirs := other.Invite(t, other.Outsider.Email)
+			listen(t, other, roster.EventRevoked)
 			if name == "ReopenInvitation" {
 				expire(t, other, theirs)
 			} else {
@@ -354,6 +407,17 @@ func TestTenancyOfLists(t *testing.T) {
 	own := rostertest.Begin(t)
 	other := own.Another(t)
 	other.Invite(t, "ann@example.org")
+	listen(t, other)
+	if list, err := own.Endpoints(t.Context(), own.App.ID); err != nil || len(list) != 0 {
+		t.Errorf("another app's endpoints show: %+v, %v", list, err)
+	}
+	list, _, err := own.Roster.Events(t.Context(), own.App.ID, roster.EventList{Limit: 100})
+	done(t, err)
+	for _, e := range list {
+		if e.AppID != own.App.ID {
+			t.Errorf("another app's event shows: %+v", e)
+		}
+	}
 	_, key, err := other.CreateAPIKey(t.Context(), other.App.ID, "key")
 	done(t, err)
 	for _, l := range []roster.InvitationList{{}, {Workspace: other.Workspace.ID}, {State: roster.Pending}} {

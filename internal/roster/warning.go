@@ -17,7 +17,7 @@ const maxWarning = 4000
 // externalWarnings are Usher's own texts, by language.
 var externalWarnings = map[string]string{
 	"en": "This person works outside your company. Once they approve, they see what you share in this workspace, including personal data. Invite them only if you know who they are, if the address is theirs, and if the person whose data this is has agreed. You can archive their access at any time, but not take back what they have already seen.",
-	"es": "Esta persona trabaja fuera de su empresa. En cuanto lo apruebe, verá lo que usted comparte en este espacio, incluidos datos personales. Invítela solo si sabe quién es, si la dirección es suya y si la persona a la que se refieren los datos está de acuerdo. Puede archivar su acceso en cualquier momento, pero no retirar lo que ya haya visto.",
+	"es": "Esta persona trabaja fuera de su empresa. En cuanto lo apruebe, verá lo que usted le muestre en este espacio, incluidos datos personales. Invítela solo si sabe quién es, si la dirección es suya y si la persona a la que se refieren los datos está de acuerdo. Puede archivar su acceso cuando quiera, pero no retirar lo que ya haya visto.",
 	"fr": "Cette personne travaille hors de votre entreprise. Dès qu’elle aura accepté, elle verra ce que vous partagez dans cet espace, y compris des données personnelles. Invitez-la seulement si vous savez qui elle est, si l’adresse est bien la sienne et si la personne concernée par ces données a donné son accord. Vous pouvez archiver son accès à tout moment, mais pas reprendre ce qu’elle a déjà vu.",
 }
 
