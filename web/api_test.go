@@ -76,6 +76,25 @@ func TestEveryOperation(t *testing.T) {
 	var invitation, company, workspace, account, record, message, item string // ids, as answered
 	var endpoint, secret, event string
 	itsOwner := func(c call) call { c.header["Usher-Actor"] = account; return c }
+	token := ""
+	own := func(fields map[string]string) string {
+		if token == "" {
+			out, err := s.roster.CreateInvitations(t.Context(), []roster.NewInvitation{{
+				AppID: s.app.ID, ActorID: s.actor.ID, WorkspaceID: s.workspace.ID, Kind: roster.KindExternal, Email: "pro@clinic.example", Warning: "I know.", Notify: true,
+			}})
+			if err != nil || out[0].Err != nil {
+				t.Fatal(err, out)
+			}
+			token = s.token(out[0].Invitation)
+		}
+		body := map[string]string{"token": token}
+		maps.Copy(body, fields)
+		raw, err := json.Marshal(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(raw)
+	}
 	steps := []struct {
 		op     string
 		call   func() (path, body string)
@@ -424,6 +443,33 @@ func TestEveryOperation(t *testing.T) {
 				t.Errorf("events are %q, want %q", have, want)
 			}
 		}},
+		// The pages' steps: TestOwnPages goes further.
+		{"open-invitation", func() (string, string) { return "/v1/invitations/open", own(nil) }, 200, func(r reply) {
+			if r.text(t, "step") != "sign_up" {
+				t.Errorf("opened: %s", r.body)
+			}
+		}},
+		{"ask-renewal", func() (string, string) { return "/v1/invitations/ask-renewal", own(nil) }, 200, nil},
+		{"sign-up", func() (string, string) {
+			return "/v1/invitations/sign-up", own(map[string]string{"full_name": "Sara Cohen", "password": goodPassword})
+		}, 201, func(r reply) { account = r.text(t, "id") }},
+		{"create-session", func() (string, string) {
+			return "/v1/sessions", `{"identifier":"pro@clinic.example","password":"` + goodPassword + `"}`
+		}, 200, func(r reply) {
+			if r.text(t, "id") != account {
+				t.Errorf("session: %s", r.body)
+			}
+		}},
+		{"accept-invitation", func() (string, string) {
+			return "/v1/invitations/accept", own(map[string]string{"account_id": account})
+		}, 200, nil},
+		{"decline-invitation", func() (string, string) {
+			return "/v1/invitations/decline", `{"token":"` + s.token(s.invite(s.tenant, "cleo@client.example")) + `"}`
+		}, 200, nil},
+		{"ask-password", func() (string, string) { return "/v1/passwords/reset", `{"identifier":"pro@clinic.example"}` }, 202, nil},
+		{"set-password", func() (string, string) {
+			return "/v1/passwords", `{"token":"` + s.passwordToken(roster.Account{ID: id(account)}) + `","password":"` + goodPassword + `"}`
+		}, 200, nil},
 		{"take-over-invitation", func() (string, string) {
 			invitation = s.invite(s.tenant, "orphan@client.example").ID.String()
 			s.exec(`UPDATE invitation SET state = 'on_hold', held_for = 'inviter' WHERE id = $1`, invitation)

@@ -18,8 +18,8 @@ func (s *site) signedIn(identifier string) *browser {
 	return b
 }
 
-// item is the inbox's item of an invitation.
-func (s *site) item(inv roster.Invitation, account roster.Account) string {
+// itemOf is the inbox's item of an invitation.
+func (s *site) itemOf(inv roster.Invitation, account roster.Account) string {
 	s.t.Helper()
 	return read[string](s, `SELECT id::text FROM notification WHERE subject_id = $1 AND account_id = $2`, inv.ID, account.ID)
 }
@@ -39,7 +39,7 @@ func TestHomeDecides(t *testing.T) {
 	}
 	decide := func(n int, what string) string {
 		t.Helper()
-		page := b.post(s.page("/home/items/"+s.item(invitations[n], account)+"/"+what), url.Values{})
+		page := b.post(s.page("/home/items/"+s.itemOf(invitations[n], account)+"/"+what), url.Values{})
 		page.wantPage(t, 200, s.hello("en"))
 		for _, p := range (document{root: page.root}).all("p") {
 			if attr(p, "role") == "status" {
@@ -80,20 +80,20 @@ func TestHomeDecides(t *testing.T) {
 	bobs := s.invite(s.tenant, "bob@client.example")
 	before := s.everything()
 	for _, what := range []string{"approve", "archive", "read", "nonsense"} {
-		if page := b.post(s.page("/home/items/"+s.item(bobs, other)+"/"+what), url.Values{}); page.StatusCode != 404 {
+		if page := b.post(s.page("/home/items/"+s.itemOf(bobs, other)+"/"+what), url.Values{}); page.StatusCode != 404 {
 			t.Errorf("%s of another's item: %d", what, page.StatusCode)
 		}
 	}
 	if page := b.post(s.page("/home/items/x/approve"), url.Values{}); page.StatusCode != 404 {
 		t.Errorf("no item: %d", page.StatusCode)
 	}
-	if page := b.post(s.page("/home/items/"+s.item(invitations[3], account)+"/approve"), url.Values{}, "Sec-Fetch-Site", "cross-site"); page.StatusCode != 403 {
+	if page := b.post(s.page("/home/items/"+s.itemOf(invitations[3], account)+"/approve"), url.Values{}, "Sec-Fetch-Site", "cross-site"); page.StatusCode != 403 {
 		t.Errorf("from another site: %d", page.StatusCode)
 	}
 	// Who is not signed in is asked to, and nothing happens.
-	s.browser().post(s.page("/home/items/"+s.item(bobs, other)+"/approve"), url.Values{}).wantPage(t, 200, s.say("en", "login.title"))
+	s.browser().post(s.page("/home/items/"+s.itemOf(bobs, other)+"/approve"), url.Values{}).wantPage(t, 200, s.say("en", "login.title"))
 	b.get(s.page("/home"))
-	b.get(s.page("/home/items/" + s.item(bobs, other) + "/approve"))
+	b.get(s.page("/home/items/" + s.itemOf(bobs, other) + "/approve"))
 	if after := s.everything(); after != before {
 		t.Errorf("changed:\n%s", changed(before, after))
 	}
@@ -119,7 +119,7 @@ func TestHomeInbox(t *testing.T) {
 		te := s.tenant
 		te.workspace = s.workspace2(name)
 		inv := s.invite(te, "ann@client.example")
-		item := s.item(inv, account)
+		item := s.itemOf(inv, account)
 		items = append(items, item)
 		b.post(s.page("/home/items/"+item+"/approve"), url.Values{})
 	}
@@ -164,7 +164,7 @@ func TestHomeInbox(t *testing.T) {
 	te := s.tenant
 	te.workspace = s.workspace2("Four")
 	inv := s.invite(te, "ann@client.example")
-	item := s.item(inv, account)
+	item := s.itemOf(inv, account)
 	if _, err := s.roster.SetNotificationView(t.Context(), s.app.ID, account.ID, uuid.MustParse(item), roster.ViewArchived, roster.IdempotencyKey{}); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"strings"
@@ -47,7 +48,7 @@ func (s *Server) sessionRoutes() {
 	}, s.checkPassword)
 	register(s, huma.Operation{
 		OperationID: "ask-password", Method: http.MethodPost, Path: "/v1/passwords/reset", Tags: []string{tagOwnPages},
-		DefaultStatus: http.StatusAccepted, Summary: "Mail a person the link to set their password",
+		DefaultStatus: http.StatusAccepted, Errors: []int{404}, Summary: "Mail a person the link to set their password",
 		Description: "Their first one or a new one. The answer is the same, after the same time, whether there is such an account or not. At most one mail in five minutes; the link works once and for an hour.",
 	}, s.askPasswordByName)
 	register(s, huma.Operation{
@@ -62,13 +63,19 @@ type TokenBody struct {
 	Token string `json:"token" maxLength:"200" doc:"What the person's link ends with, or what your accept_url was called with."`
 }
 
-// invitationTicket opens the token of an invitation's link.
-func (s *Server) invitationTicket(token string) (roster.Ticket, error) {
+// invitationTicket opens the token of a link to one of the app's invitations.
+// It comes before a password is hashed, so that no token takes longer than
+// another one that leads nowhere.
+func (s *Server) invitationTicket(ctx context.Context, token string) (roster.Ticket, error) {
 	t, err := s.Keys.Open(roster.PurposeInvitation, token)
 	if err != nil {
 		return t, roster.ErrDeadLink
 	}
-	return t, nil
+	_, err = s.Roster.Invitation(ctx, requestOf(ctx).app, t.ID)
+	if roster.CodeOf(err) == "invitation_not_found" {
+		err = roster.ErrDeadLink
+	}
+	return t, err
 }
 
 // openedBody is an invitation as the invited person sees it.
@@ -91,7 +98,7 @@ type openedBody struct {
 }
 
 func (s *Server) openInvitationByToken(ctx context.Context, in *struct{ Body TokenBody }) (*ok[openedBody], error) {
-	t, err := s.invitationTicket(in.Body.Token)
+	t, err := s.invitationTicket(ctx, in.Body.Token)
 	if err != nil {
 		return nil, err
 	}
@@ -123,11 +130,11 @@ func (s *Server) acceptInvitationByToken(ctx context.Context, in *struct {
 		TokenBody
 		AccountID string `json:"account_id,omitempty" format:"uuid" doc:"The account of a person you have authenticated."`
 		FullName  string `json:"full_name,omitempty" maxLength:"120" example:"Ann Example"`
-		Password  string `json:"password,omitempty" maxLength:"1000" doc:"The one the new account gets."`
+		Password  string `json:"password,omitempty" maxLength:"1000" doc:"The one the new account gets." example:"seven green boats"`
 	}
 },
 ) (*ok[invitationBody], error) {
-	t, err := s.invitationTicket(in.Body.Token)
+	t, err := s.invitationTicket(ctx, in.Body.Token)
 	if err != nil {
 		return nil, err
 	}
@@ -157,11 +164,11 @@ func (s *Server) signUpByToken(ctx context.Context, in *struct {
 	Body    struct {
 		TokenBody
 		FullName string `json:"full_name" maxLength:"120" example:"Sara Example"`
-		Password string `json:"password" maxLength:"1000"`
+		Password string `json:"password" maxLength:"1000" example:"seven green boats"`
 	}
 },
 ) (*created[accountBody], error) {
-	t, err := s.invitationTicket(in.Body.Token)
+	t, err := s.invitationTicket(ctx, in.Body.Token)
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +186,7 @@ func (s *Server) declineInvitationByToken(ctx context.Context, in *struct {
 	Body    TokenBody
 },
 ) (*ok[invitationBody], error) {
-	t, err := s.invitationTicket(in.Body.Token)
+	t, err := s.invitationTicket(ctx, in.Body.Token)
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +205,7 @@ func (s *Server) askRenewalByToken(ctx context.Context, in *struct {
 	Body    TokenBody
 },
 ) (*ok[askedBody], error) {
-	t, err := s.invitationTicket(in.Body.Token)
+	t, err := s.invitationTicket(ctx, in.Body.Token)
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +217,7 @@ func (s *Server) askRenewalByToken(ctx context.Context, in *struct {
 func (s *Server) checkPassword(ctx context.Context, in *struct {
 	Body struct {
 		Identifier string `json:"identifier" minLength:"1" maxLength:"320" doc:"The primary address or the username; a secondary address is nobody's name." example:"ann@example.org"`
-		Password   string `json:"password" maxLength:"1000"`
+		Password   string `json:"password" maxLength:"1000" example:"seven green boats"`
 	}
 },
 ) (*ok[accountBody], error) {
@@ -240,7 +247,7 @@ func (s *Server) askPasswordByName(ctx context.Context, in *struct {
 	answerAt := time.After(askTime)
 	invitation := uuid.Nil
 	if in.Body.InvitationToken != "" {
-		t, err := s.invitationTicket(in.Body.InvitationToken)
+		t, err := s.invitationTicket(ctx, in.Body.InvitationToken)
 		if err != nil {
 			return nil, err
 		}
@@ -256,13 +263,16 @@ func (s *Server) setPasswordByToken(ctx context.Context, in *struct {
 	RawBody []byte
 	Body    struct {
 		Token    string `json:"token" maxLength:"200" doc:"What the link in the mail ends with."`
-		Password string `json:"password" maxLength:"1000"`
+		Password string `json:"password" maxLength:"1000" example:"seven green boats"`
 	}
 },
 ) (*ok[accountBody], error) {
 	t, err := s.Keys.Open(roster.PurposePassword, in.Body.Token)
 	if err != nil {
 		return nil, roster.ErrDeadLink
+	}
+	if l, err := s.Roster.ViewPasswordLink(ctx, t); l.App.ID != requestOf(ctx).app { // before the hash, as in invitationTicket
+		return nil, cmp.Or[error](err, roster.ErrDeadLink)
 	}
 	hash, err := roster.HashPassword(ctx, in.Body.Password)
 	if err != nil {
