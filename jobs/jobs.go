@@ -93,6 +93,7 @@ func queues() map[string]river.QueueConfig {
 		roster.Bulk.Queue():        {MaxWorkers: 50, FetchCooldown: bulkCooldown},
 		roster.QueueWebhooks:       {MaxWorkers: webhookWorkers, FetchCooldown: webhookCooldown, FetchPollInterval: mailPoll},
 		mail.QueueHooks:            {MaxWorkers: 10, FetchCooldown: river.FetchCooldownDefault},
+		roster.QueueNotices:        {MaxWorkers: 10, FetchCooldown: river.FetchCooldownDefault},
 		roster.QueueSweeps:         {MaxWorkers: 2, FetchCooldown: river.FetchCooldownDefault},
 	}
 }
@@ -133,6 +134,7 @@ func NewClient(pool *pgxpool.Pool, w *Worker, logger *slog.Logger) (*river.Clien
 	river.AddWorker(workers, &composeMail{Worker: w})
 	river.AddWorker(workers, &sendDispatch{Worker: w})
 	river.AddWorker(workers, &expireInvitations{Worker: w})
+	river.AddWorker(workers, &notifyWorkspace{Worker: w})
 	river.AddWorker(workers, &applyProviderEvent{Worker: w})
 	river.AddWorker(workers, &retryMail{Worker: w})
 	river.AddWorker(workers, &liftSuppression{Worker: w})

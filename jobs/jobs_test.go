@@ -113,7 +113,7 @@ func (w *world) settle(app, inviter string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if w.workspace, err = r.CreateWorkspace(ctx, w.app.ID, company.ID, "Family Okafor", w.inviter.ID, roster.IdempotencyKey{}); err != nil {
+	if w.workspace, err = r.CreateWorkspace(ctx, w.app.ID, roster.NewWorkspace{CompanyID: company.ID, Name: "Family Okafor", OwnerID: w.inviter.ID}, roster.IdempotencyKey{}); err != nil {
 		w.t.Fatal(err)
 	}
 }

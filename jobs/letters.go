@@ -26,6 +26,15 @@ func (w *Worker) write(m mail.Message, l roster.Letter) (d mail.Draft, err error
 	case l.News != nil:
 		app, email = l.News.App, l.News.Inviter.Email
 		d.Content, err = mail.RenderNews(newsLetter(*l.News))
+	case l.Notice != nil:
+		app, email = l.Notice.App, l.Notice.Account.Email
+		d.Content, err = mail.RenderWorkspaces(mail.WorkspacesLetter{
+			Brand: brand(app), Locale: locale.Match(l.Notice.Account.Locale, app.Locale), RecipientName: l.Notice.Account.FullName,
+			Names: l.Notice.Workspaces, AppURL: app.URL,
+		})
+	case l.Password != nil:
+		app, email = l.Password.App, l.Password.Account.Email
+		d.Content, err = mail.RenderPassword(w.passwordLetter(m, *l.Password))
 	}
 	if err != nil {
 		return d, fmt.Errorf("write message %s: %w", m.ID, err)
@@ -59,6 +68,16 @@ func (w *Worker) invitationLetter(m mail.Message, v roster.InvitationView) mail.
 		ExpiresAt:     v.ExpiresAt,
 		Zone:          v.Zone,
 		Again:         v.Sends > 1,
+		Professional:  v.Kind == roster.KindExternal,
+	}
+}
+
+func (w *Worker) passwordLetter(m mail.Message, p roster.PasswordLetter) mail.PasswordLetter {
+	return mail.PasswordLetter{
+		Brand: brand(p.App), Locale: locale.Match(p.Account.Locale, p.App.Locale), RecipientName: p.Account.FullName,
+		Username: p.Account.Username, First: !p.HasPassword,
+		Link:      w.URL.JoinPath("password", w.Keys.Token(roster.PurposePassword, roster.Ticket{ID: m.ID, Version: p.Version})).String(),
+		ExpiresAt: p.ExpiresAt, Zone: p.Zone,
 	}
 }
 
@@ -69,7 +88,10 @@ func newsLetter(news roster.News) mail.NewsLetter {
 			Kind:       strings.TrimPrefix(line.Type, "invitation."),
 			PersonName: line.PersonName, Email: line.Email, WorkspaceName: line.WorkspaceName, At: line.At,
 		}
-		if line.Type == roster.EventHeld {
+		switch {
+		case line.Reason == roster.ReasonInviterGone:
+			lines[i].Kind = orphanNews[line.Type]
+		case line.Type == roster.EventHeld:
 			o := mail.NewOutlook(line.Said, nil, 0, line.At, line.At)
 			lines[i].Kind, lines[i].Diagnostic, lines[i].Suggestion = mail.NewsOf(line.Reason), o.Diagnostic, roster.SuggestAddress(line.Email)
 		}
@@ -78,6 +100,12 @@ func newsLetter(news roster.News) mail.NewsLetter {
 		Brand: brand(news.App), Locale: locale.Match(news.Inviter.Locale, news.App.Locale),
 		RecipientName: news.Inviter.FullName, Zone: news.Zone, Lines: lines, AppURL: news.App.URL,
 	}
+}
+
+// orphanNews are the kinds of news about invitations whose inviter may no longer
+// invite.
+var orphanNews = map[string]string{
+	roster.EventHeld: mail.NewsOrphaned, roster.EventTransferred: mail.NewsTransferred, roster.EventRevoked: mail.NewsWithdrawn,
 }
 
 func brand(app roster.App) mail.Brand {

@@ -66,6 +66,7 @@ CREATE TABLE account (
     created_at timestamp with time zone NOT NULL,
     username text NOT NULL DEFAULT ''::text,
     password_version integer NOT NULL DEFAULT 0,
+    password_asked_at timestamp with time zone,
     CONSTRAINT account_app_id_fkey FOREIGN KEY (app_id) REFERENCES app(id),
     CONSTRAINT account_id_app_id_key UNIQUE (id, app_id),
     CONSTRAINT account_kind_check CHECK ((kind = ANY (ARRAY['professional'::text, 'client'::text]))),
@@ -73,14 +74,16 @@ CREATE TABLE account (
     CONSTRAINT account_status_check CHECK ((status = ANY (ARRAY['invited'::text, 'active'::text, 'temporary'::text, 'merged'::text, 'archived'::text])))
 );
 CREATE UNIQUE INDEX account_email ON public.account USING btree (app_id, email_key) WHERE (status <> ALL (ARRAY['merged'::text, 'archived'::text]));
+CREATE INDEX account_list ON public.account USING btree (app_id, kind, id) WHERE (status <> ALL (ARRAY['merged'::text, 'archived'::text]));
 CREATE UNIQUE INDEX account_username ON public.account USING btree (app_id, username) WHERE (username <> ''::text);
 
 CREATE TABLE account_search (
     app_id uuid NOT NULL,
+    kind text NOT NULL,
     key text NOT NULL,
     account_id uuid NOT NULL,
     CONSTRAINT account_search_app_id_account_id_fkey FOREIGN KEY (app_id, account_id) REFERENCES account(app_id, id),
-    CONSTRAINT account_search_pkey PRIMARY KEY (app_id, key, account_id)
+    CONSTRAINT account_search_pkey PRIMARY KEY (app_id, kind, key, account_id)
 );
 CREATE INDEX account_search_account ON public.account_search USING btree (account_id);
 
@@ -140,6 +143,7 @@ CREATE TABLE company (
     CONSTRAINT company_id_app_id_key UNIQUE (id, app_id),
     CONSTRAINT company_pkey PRIMARY KEY (id)
 );
+CREATE INDEX company_list ON public.company USING btree (app_id, id);
 
 CREATE TABLE company_member (
     app_id uuid NOT NULL,
@@ -252,6 +256,7 @@ CREATE TABLE invitation (
     CONSTRAINT invitation_warning_id_fkey FOREIGN KEY (warning_id) REFERENCES warning(id)
 );
 CREATE INDEX invitation_due ON public.invitation USING btree (expires_at) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
+CREATE INDEX invitation_inviter ON public.invitation USING btree (inviter_id) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
 CREATE UNIQUE INDEX invitation_open ON public.invitation USING btree (workspace_id, email_key) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
 CREATE INDEX invitation_person ON public.invitation USING btree (email_key, app_id);
 CREATE INDEX invitation_workspace ON public.invitation USING btree (app_id, workspace_id, id);
@@ -468,6 +473,7 @@ CREATE TABLE session (
     CONSTRAINT session_app_id_account_id_fkey FOREIGN KEY (app_id, account_id) REFERENCES account(app_id, id),
     CONSTRAINT session_pkey PRIMARY KEY (hash)
 );
+CREATE INDEX session_account ON public.session USING btree (account_id);
 CREATE INDEX session_expiry ON public.session USING btree (expires_at);
 
 CREATE TABLE usher_migration (

@@ -41,8 +41,13 @@ func (s *Server) apiRoutes() {
 	config.Security = []map[string][]string{{"key": {}}}
 	config.Tags = []*huma.Tag{
 		{Name: tagInvitations, Description: "Invitations ask a person to join a workspace."},
+		{Name: tagOwnPages, Description: "Your app can show its own pages instead of Usher's: each of their steps is here. Set `accept_url` in your policy, and invitations' links lead there, with `?token=`."},
+		{Name: tagInbox, Description: "What awaits a person, and what they did with it."},
 		{Name: tagMail, Description: "What happened to each mail, and the addresses that get none."},
-		{Name: tagPeople, Description: "Accounts, the companies that employ professionals, and the workspaces they share."},
+		{Name: tagAccounts, Description: "People your app knows, and what it keeps for them."},
+		{Name: tagCompanies, Description: "Companies employ professionals."},
+		{Name: tagWorkspaces, Description: "What people share, and who they are: stakeholders and client users."},
+		{Name: tagPolicies, Description: "What your app decides about its invitations, reminders and notices."},
 		{Name: tagEvents, Description: "What happened: who did what to which subject, and when."},
 		{Name: tagWebhooks, Description: "Endpoints of yours that hear of events as they happen."},
 	}
@@ -51,23 +56,34 @@ func (s *Server) apiRoutes() {
 	s.app.Get("/openapi.json", s.openAPI)
 
 	s.invitationRoutes()
+	s.memberRoutes()
+	s.notificationRoutes()
+	s.sessionRoutes()
 	s.mailRoutes()
-	s.peopleRoutes()
+	s.accountRoutes()
+	s.companyRoutes()
+	s.workspaceRoutes()
+	s.policyRoutes()
 	s.webhookRoutes()
 	describeWebhooks(s.api.OpenAPI())
 }
 
 const (
 	tagInvitations = "Invitations"
+	tagInbox       = "Inbox"
+	tagOwnPages    = "Pages of your own"
 	tagMail        = "Mail"
-	tagPeople      = "People and workspaces"
+	tagAccounts    = "Accounts"
+	tagCompanies   = "Companies"
+	tagWorkspaces  = "Workspaces"
+	tagPolicies    = "Policies"
 	tagEvents      = "Events"
 	tagWebhooks    = "Webhooks"
 )
 
 // request is what the middleware learned of an API request.
 type request struct {
-	app   uuid.UUID
+	caller
 	id    string
 	route string // "POST /v1/invitations/{id}/resend"
 	path  string // with the ids filled in
@@ -89,7 +105,7 @@ func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
 		key = ""
 	}
 	var err error
-	if r.app, err = s.keys.app(ctx.Context(), strings.TrimSpace(key)); err != nil {
+	if r.caller, err = s.keys.caller(ctx.Context(), strings.TrimSpace(key)); err != nil {
 		c.Set("WWW-Authenticate", `Bearer realm="usher"`)
 		if err := s.answerError(c, err); err != nil {
 			s.Log.Error().Err(err).Msg("answer failed")
@@ -99,14 +115,21 @@ func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
 	next(huma.WithValue(ctx, requestKey{}, r))
 }
 
+// caller is an app that sends a request, and the policy it has.
+type caller struct {
+	app    uuid.UUID
+	policy roster.Policy
+}
+
 // keyTime is how long a checked API key counts without asking the database
-// again, and so how long a revoked one still works.
+// again, and so how long a revoked one still works and a changed policy is not
+// yet followed.
 const keyTime = time.Second
 
 // maxKeys bounds the keys remembered: far more than call within keyTime.
 const maxKeys = 10_000
 
-// keyCache remembers for keyTime which app a key belongs to. Keys are kept as
+// keyCache remembers for keyTime whom a key belongs to. Keys are kept as
 // their hashes.
 type keyCache struct {
 	roster *roster.Roster
@@ -115,7 +138,7 @@ type keyCache struct {
 }
 
 type knownKey struct {
-	app   uuid.UUID
+	caller
 	until time.Time
 }
 
@@ -123,25 +146,24 @@ func newKeyCache(r *roster.Roster) *keyCache {
 	return &keyCache{roster: r, known: map[[sha256.Size]byte]knownKey{}}
 }
 
-func (k *keyCache) app(ctx context.Context, key string) (uuid.UUID, error) {
+func (k *keyCache) caller(ctx context.Context, key string) (c caller, err error) {
 	hash, now := sha256.Sum256([]byte(key)), time.Now()
 	k.mu.Lock()
 	known, ok := k.known[hash]
 	k.mu.Unlock()
 	if ok && now.Before(known.until) {
-		return known.app, nil
+		return known.caller, nil
 	}
-	app, err := k.roster.AuthenticateKey(ctx, key)
-	if err != nil {
-		return app, err
+	if c.app, c.policy, err = k.roster.AuthenticateKey(ctx, key); err != nil {
+		return c, err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if len(k.known) >= maxKeys {
 		clear(k.known)
 	}
-	k.known[hash] = knownKey{app, now.Add(keyTime)}
-	return app, nil
+	k.known[hash] = knownKey{c, now.Add(keyTime)}
+	return c, nil
 }
 
 // register adds an operation. Its handler returns the domain's errors as they

@@ -106,32 +106,38 @@ func (in *intake) commit() {
 	}
 }
 
-// store commits a batch and answers each of its requests. If the database
-// objects to a row in a way that no check foresaw, the batch is halved until
-// that row stands alone, so that it fails by itself.
+// store commits a batch and answers each of its requests.
 func (in *intake) store(batch []creation) {
 	if len(batch) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), commitTime)
-	defer cancel()
 	rows := make([]roster.NewInvitation, len(batch))
 	for i, c := range batch {
 		rows[i] = c.row
 	}
-	outcomes, err := in.roster.CreateInvitations(ctx, rows)
-	if err != nil && len(batch) > 1 && isDataError(err) {
-		in.store(batch[:len(batch)/2])
-		in.store(batch[len(batch)/2:])
-		return
+	for i, out := range createAll(in.roster, rows) {
+		batch[i].answer <- out
 	}
-	for i, c := range batch {
-		if err != nil {
-			c.answer <- roster.CreateOutcome{Err: err}
-		} else {
-			c.answer <- outcomes[i]
-		}
+}
+
+// createAll commits rows, whether anybody still waits for them or not. If the
+// database objects to a row in a way that no check foresaw, the rows are halved
+// until that one stands alone, so that it fails by itself.
+func createAll(r *roster.Roster, rows []roster.NewInvitation) []roster.CreateOutcome {
+	ctx, cancel := context.WithTimeout(context.Background(), commitTime)
+	defer cancel()
+	outcomes, err := r.CreateInvitations(ctx, rows)
+	if err == nil {
+		return outcomes
 	}
+	if half := len(rows) / 2; half > 0 && isDataError(err) {
+		return append(createAll(r, rows[:half]), createAll(r, rows[half:])...)
+	}
+	outcomes = make([]roster.CreateOutcome, len(rows))
+	for i := range outcomes {
+		outcomes[i].Err = err
+	}
+	return outcomes
 }
 
 // isDataError tells an objection to what was to be stored (SQLSTATE classes 22,

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/gofiber/fiber/v2"
+	"github.com/google/uuid"
 
 	"usher/internal/locale"
 	"usher/internal/roster"
@@ -94,14 +95,14 @@ func (s *Server) openInvitation(c *fiber.Ctx) (o opened, tell view, err error) {
 	return o, s.decidedPage(c, o), nil
 }
 
-// decidedPage tells what became of an invitation that cannot be decided any
-// more; nil for an open one.
+// decidedPage tells what became of an invitation that cannot be decided, or not
+// now; nil for any other.
 func (s *Server) decidedPage(c *fiber.Ctx, o opened) view {
-	if o.State.Open() {
+	if o.State.Open() && o.HeldFor == "" {
 		return nil
 	}
 	v := messageView{
-		frame: s.personFrame(c, o), Token: c.Params("token"),
+		frame: s.personFrame(c, o), Token: c.Params("token"), Home: o.home(),
 		WorkspaceName: o.WorkspaceName, InviterName: o.InviterName, AppURL: o.App.URL, Zone: o.Zone,
 	}
 	if o.DecidedAt != nil {
@@ -118,7 +119,10 @@ func (s *Server) decidedPage(c *fiber.Ctx, o opened) view {
 	case roster.Expired:
 		v.Kind, v.At = messageExpired, o.ExpiresAt
 		c.Status(fiber.StatusGone)
-	case roster.Revoked, roster.Superseded, roster.Pending, roster.OnHold:
+	case roster.Pending, roster.OnHold: // nobody stands behind it at the moment
+		v.Kind = messageWaiting
+		c.Status(fiber.StatusConflict)
+	case roster.Revoked, roster.Superseded:
 		v.Kind = messageRevoked
 		c.Status(fiber.StatusGone)
 	}
@@ -130,6 +134,14 @@ func (o opened) isAccepter() bool {
 	return o.signedIn != nil && o.AccountID != nil && o.signedIn.ID == *o.AccountID
 }
 
+// home is the path of the page of whoever is signed in, or "".
+func (o opened) home() string {
+	if o.signedIn == nil {
+		return ""
+	}
+	return visitor{app: o.App}.path("/home")
+}
+
 func (s *Server) personFrame(c *fiber.Ctx, o opened) frame {
 	f := s.frame(c, appBrand(o.App))
 	f.Path = "/i/" + c.Params("token")
@@ -139,6 +151,8 @@ func (s *Server) personFrame(c *fiber.Ctx, o opened) frame {
 // The ways to accept.
 func (o opened) mode() string {
 	switch {
+	case o.Account == nil && o.Kind == roster.KindExternal:
+		return modeSignUp
 	case o.Account == nil:
 		return modeNewAccount
 	case o.signedIn != nil:
@@ -155,9 +169,18 @@ func (o opened) isWrongAccount() bool {
 	return o.signedIn != nil && (o.Account == nil || o.signedIn.ID != o.Account.ID)
 }
 
-// GET /i/{token}. Who calls: a person, a mail scanner.
+// GET /i/{token}. Who calls: a person, a mail scanner. An app with a page of its
+// own gets the token there.
 func (s *Server) invitationPage(c *fiber.Ctx) (view, error) {
 	o, tell, err := s.openInvitation(c)
+	if err == nil && o.AcceptURL != "" {
+		if page, ok := webURL(o.AcceptURL, "https", "http"); ok {
+			q := page.Query()
+			q.Set("token", c.Params("token"))
+			page.RawQuery = q.Encode()
+			return nil, c.Redirect(page.String(), fiber.StatusFound)
+		}
+	}
 	if err != nil || tell != nil {
 		return tell, err
 	}
@@ -179,6 +202,7 @@ func (s *Server) openPage(c *fiber.Ctx, o opened, fullName string, wrong ...form
 		InviterName: o.InviterName, CompanyName: o.CompanyName, WorkspaceName: o.WorkspaceName,
 		RecipientName: o.FullName, Email: o.Email, Note: o.Note, ExpiresAt: o.ExpiresAt, Zone: o.Zone,
 		FullName: fullName, Errors: wrong,
+		Password: visitor{app: o.App}.path("/password", "next", "/i/"+c.Params("token")),
 	}
 }
 
@@ -194,6 +218,8 @@ func (s *Server) acceptInvitation(c *fiber.Ctx) (view, error) {
 	ctx, name, password := c.UserContext(), c.FormValue("full_name"), c.FormValue("password")
 	var a roster.Acceptance
 	switch o.mode() {
+	case modeSignUp: // first the account, then the decision: the form is signUp's
+		return s.openPage(c, o, name), nil
 	case modeNewAccount:
 		a.FullName = name
 		a.PasswordHash, err = roster.HashPassword(ctx, password)
@@ -213,13 +239,35 @@ func (s *Server) acceptInvitation(c *fiber.Ctx) (view, error) {
 		return s.acceptFailed(c, o, name, err)
 	}
 	if proved && o.signedIn == nil {
-		value, until, err := s.Roster.StartSession(ctx, inv.AppID, *inv.AccountID)
-		if err != nil {
+		if err := s.signIn(c, o.App, *inv.AccountID); err != nil {
 			return nil, err
 		}
-		s.setCookie(c, sessionCookie(o.App), value, "/", until)
 	}
 	return nil, s.backToInvitation(c)
+}
+
+// POST /i/{token}/sign-up. Who calls: an external professional without an
+// account, by the button. The invitation then waits in their inbox.
+func (s *Server) signUp(c *fiber.Ctx) (view, error) {
+	o, tell, err := s.openInvitation(c)
+	if err != nil || tell != nil {
+		return tell, err
+	}
+	if o.isWrongAccount() || o.mode() != modeSignUp { // the account is there by now
+		return s.openPage(c, o, ""), nil
+	}
+	a := roster.Acceptance{FullName: c.FormValue("full_name")}
+	var account uuid.UUID
+	if a.PasswordHash, err = roster.HashPassword(c.UserContext(), c.FormValue("password")); err == nil {
+		account, err = s.Roster.SignUp(c.UserContext(), o.ticket, a)
+	}
+	if err != nil {
+		return s.acceptFailed(c, o, a.FullName, err)
+	}
+	if err := s.signIn(c, o.App, account); err != nil {
+		return nil, err
+	}
+	return nil, c.Redirect(visitor{app: o.App}.path("/home"), fiber.StatusSeeOther)
 }
 
 // backToInvitation shows the invitation's page after a form changed it, so that

@@ -7,15 +7,18 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -35,7 +38,8 @@ import (
 
 const (
 	// maxBody bounds a request's body, in bytes: the largest one, an
-	// invitation with its message, has a tenth of it.
+	// invitation with its message, has a tenth of it. Batches have a bound of
+	// their own.
 	maxBody = 64 << 10
 
 	// requestTime bounds the work on one request.
@@ -86,10 +90,12 @@ type Server struct {
 	pages  *pages
 	docs   docsView
 	intake *intake
+	batch  *batches
 	keys   *keyCache
 	jobs   *jobsUI
 
 	opsTries, resumeTries tries
+	logIns, nameTries     throttle
 }
 
 // New prepares a server; nothing runs yet. It fails if a template, a text or
@@ -101,7 +107,10 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s.keys = newKeyCache(o.Roster)
+	s.logIns = throttle{limit: maxLogIns, window: logInsTime}
+	s.nameTries = throttle{limit: maxNameTries, window: nameTriesTime}
 	s.intake = newIntake(o.Roster)
+	s.batch = newBatches()
 	if s.jobs, err = newJobsUI(o.Roster.Jobs, slog.New(zerolog.NewSlogHandler(o.Log))); err != nil {
 		return nil, err
 	}
@@ -109,12 +118,15 @@ func New(o Options) (*Server, error) {
 		AppName:               "Usher",
 		DisableStartupMessage: true,
 		ErrorHandler:          s.answerError,
-		BodyLimit:             maxBody,
-		ReadTimeout:           readTime,
-		IdleTimeout:           idleTime,
-		Immutable:             true, // else kept strings turn into the next request's
-		StrictRouting:         true,
-		CaseSensitive:         true,
+		StreamRequestBody:     true, // for batches; takeBody reads the others
+		BodyLimit:             1,    // what is read before takeBody sees how long it is
+
+		DisablePreParseMultipartForm: true, // it would be read before its size is looked at
+		ReadTimeout:                  readTime,
+		IdleTimeout:                  idleTime,
+		Immutable:                    true, // else kept strings turn into the next request's
+		StrictRouting:                true,
+		CaseSensitive:                true,
 	})
 	s.routes()
 	s.docs = describe(s.api.OpenAPI(), o)
@@ -123,7 +135,7 @@ func New(o Options) (*Server, error) {
 
 // routes is everything Usher answers, and to whom.
 func (s *Server) routes() {
-	s.app.Use(s.identify, s.log, recover.New(), s.deadline)
+	s.app.Use(s.identify, s.log, recover.New(), takeBody, s.deadline)
 
 	// Machines that watch this process.
 	s.app.Get("/healthz", s.healthz)
@@ -145,9 +157,28 @@ func (s *Server) routes() {
 	person := s.app.Group("/i", private, sameOrigin)
 	person.Get("/:token", s.page(s.invitationPage))
 	person.Post("/:token/accept", s.page(s.acceptInvitation))
+	person.Post("/:token/sign-up", s.page(s.signUp))
 	person.Post("/:token/decline", s.page(s.declineInvitation))
 	person.Post("/:token/renew", s.page(s.renewInvitation))
 	person.Post("/:token/switch", s.page(s.switchAccount))
+
+	// People, by their account in an app, which the address names.
+	s.app.Get("/login", private, s.page(s.logInPage))
+	s.app.Post("/login", private, sameOrigin, s.page(s.logIn))
+	s.app.Post("/logout", private, sameOrigin, s.page(s.logOut))
+	s.app.Post("/logout/everywhere", private, sameOrigin, s.page(s.logOutEverywhere))
+	s.app.Get("/password", private, s.page(s.askPasswordPage))
+	s.app.Post("/password", private, sameOrigin, s.page(s.askPassword))
+	s.app.Get("/password/:token", private, s.page(s.passwordPage))
+	s.app.Post("/password/:token", private, sameOrigin, s.page(s.setPassword))
+	s.app.Get("/home", private, s.page(s.personHomePage))
+	own := s.app.Group("/home", private, sameOrigin)
+	own.Post("/settings", s.page(s.saveSettings))
+	own.Post("/workspaces/seen", s.page(s.seeWorkspaces))
+	own.Post("/items/archive", s.page(s.archiveReadItems))
+	own.Post("/items/:id/approve", s.page(s.decideItem(true)))
+	own.Post("/items/:id/decline", s.page(s.decideItem(false)))
+	own.Post("/items/:id/:what", s.page(s.viewItem))
 
 	// People and their mail programs, by the link that stops mail. A program's
 	// POST comes from another site, so that one is open to them.
@@ -191,9 +222,11 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		return fmt.Errorf("serve HTTP: %w", err)
 	case <-ctx.Done():
 	}
+	s.batch.stop()
 	if err := s.app.ShutdownWithTimeout(stopTime); err != nil {
 		return fmt.Errorf("stop HTTP server: %w", err) // requests are still at work, so the intake stays open
 	}
+	s.batch.running.Wait()
 	s.intake.stop()
 	return nil
 }
@@ -245,6 +278,49 @@ func (s *Server) log(c *fiber.Ctx) error {
 		Dur("ms", time.Since(start)).
 		Msg("request")
 	return nil
+}
+
+// takeBody reads a request's body, so that handlers find it whole and nothing
+// of it is left on the connection, where it would be taken for the next request.
+// A batch reads its own.
+func takeBody(c *fiber.Ctx) error {
+	stream := c.Request().BodyStream()
+	if stream == nil {
+		return c.Next()
+	}
+	if isBatch(c) {
+		return takeBatch(c)
+	}
+	var body []byte
+	var err error
+	if c.Request().Header.ContentLength() <= maxBody { // chunks have none
+		body, err = io.ReadAll(io.LimitReader(stream, maxBody+1))
+	}
+	switch length := c.Request().Header.ContentLength(); {
+	case err != nil:
+	case max(len(body), length) > maxBody:
+		err = fiber.ErrRequestEntityTooLarge
+	case len(body) < length:
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		c.Context().SetConnectionClose()
+		return bodyError(err)
+	}
+	c.Request().SetBodyStream(bytes.NewReader(body), len(body))
+	return c.Next()
+}
+
+// bodyError is the answer to a body that could not be read to its end.
+func bodyError(err error) *fiber.Error {
+	var known *fiber.Error
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fiber.NewError(fiber.StatusRequestTimeout, "The body took too long to arrive.")
+	}
+	return fiber.NewError(fiber.StatusBadRequest, "The body ends before its length, or its chunks are malformed.")
 }
 
 // deadline ends the work on a request in time, whatever it waits for.

@@ -30,9 +30,12 @@ type figure struct {
 	Ratio float64 `json:"ratio"` // Value / Floor
 	N     int     `json:"n"`     // requests or jobs of Usher's that were measured
 
-	P99         float64   `json:"p99,omitempty"` // of Usher, in Unit
-	Connections int       `json:"connections,omitempty"`
-	Rejected    float64   `json:"rejected,omitempty"`     // share of the requests that the provider answered 429
+	P99          float64 `json:"p99,omitempty"` // of Usher, in Unit
+	Connections  int     `json:"connections,omitempty"`
+	Rejected     float64 `json:"rejected,omitempty"`      // share of the requests that the provider answered 429
+	MemoryBefore float64 `json:"rss_before_mb,omitempty"` // of Usher's process, at most before a round
+	MemoryPeak   float64 `json:"rss_peak_mb,omitempty"`   // and within one
+
 	Rounds      []float64 `json:"rounds,omitempty"`       // Usher's, of which Value is the median
 	FloorRounds []float64 `json:"floor_rounds,omitempty"` // likewise
 }
@@ -45,11 +48,13 @@ var figures = []struct {
 	{"post_invitation", postRate(32)},
 	{"post_invitation_256", postRate(256)},
 	{"post_invitation_p50", postLatency},
+	{"bulk_invitations", bulkInvitations},
 	{"job_pickup", jobPickup},
 	{"mail_render", mailRender},
 	{"mail_free", mailFree},
 	{"mail_paced", mailPaced},
 	{"mail_interactive", mailInteractive},
+	{"account_search", accountSearch},
 	{"webhook_out", webhookOut},
 	{"webhook_isolated", webhookIsolated},
 }

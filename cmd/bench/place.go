@@ -65,7 +65,7 @@ func open(ctx context.Context, p place, perFigure time.Duration) (_ *bench, err 
 	if err := b.startServer(ctx); err != nil {
 		return nil, err
 	}
-	if err := b.recreate(ctx); err != nil {
+	if err := b.recreate(ctx, database); err != nil {
 		return nil, err
 	}
 	if b.pool, err = postgres.Open(ctx, b.server.URL(database), 4); err != nil {
@@ -110,8 +110,8 @@ func (b *bench) startServer(ctx context.Context) error {
 	}
 }
 
-// recreate leaves nothing of an earlier run.
-func (b *bench) recreate(ctx context.Context) error {
+// recreate leaves nothing of an earlier run in a database.
+func (b *bench) recreate(ctx context.Context, database string) error {
 	conn, err := pgx.Connect(ctx, b.server.URL("postgres"))
 	if err != nil {
 		return fmt.Errorf("connect to private PostgreSQL: %w", err)
@@ -147,7 +147,7 @@ func (b *bench) seed(ctx context.Context) error {
 		if err := r.SetCompanyMember(ctx, app.ID, company.ID, account.ID, roster.RoleAdmin, roster.IdempotencyKey{}); err != nil {
 			return err
 		}
-		workspace, err := r.CreateWorkspace(ctx, app.ID, company.ID, "Ann Example - Private", account.ID, roster.IdempotencyKey{})
+		workspace, err := r.CreateWorkspace(ctx, app.ID, roster.NewWorkspace{CompanyID: company.ID, Name: "Ann Example - Private", OwnerID: account.ID}, roster.IdempotencyKey{})
 		if err != nil {
 			return err
 		}

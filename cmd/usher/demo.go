@@ -62,7 +62,7 @@ func (p *parts) prepareDemo(ctx context.Context) (d demo, err error) {
 
 // isThere tells whether the kept demo is one of this database.
 func isThere(ctx context.Context, r *roster.Roster, d demo) bool {
-	app, err := r.AuthenticateKey(ctx, d.APIKey)
+	app, _, err := r.AuthenticateKey(ctx, d.APIKey)
 	if err != nil {
 		return false
 	}
@@ -100,7 +100,7 @@ func seedDemo(ctx context.Context, r *roster.Roster) (d demo, err error) {
 		if err := r.SetCompanyMember(ctx, app.ID, company.ID, account.ID, roster.RoleAdmin, roster.IdempotencyKey{}); err != nil {
 			return err
 		}
-		workspace, err := r.CreateWorkspace(ctx, app.ID, company.ID, "Ann Example - Private", account.ID, roster.IdempotencyKey{})
+		workspace, err := r.CreateWorkspace(ctx, app.ID, roster.NewWorkspace{CompanyID: company.ID, Name: "Ann Example - Private", OwnerID: account.ID}, roster.IdempotencyKey{})
 		if err != nil {
 			return err
 		}

@@ -86,6 +86,36 @@ func (r *Roster) Apps(ctx context.Context) (apps []App, err error) {
 	return apps, nil
 }
 
+// App is one app.
+func (r *Roster) App(ctx context.Context, id uuid.UUID) (app App, err error) {
+	err = r.readApp(ctx, &app, `SELECT `+appColumns+` FROM app WHERE id = $1`, id)
+	return app, err
+}
+
+// OnlyApp is the app of an installation that has no other.
+func (r *Roster) OnlyApp(ctx context.Context) (app App, err error) {
+	err = r.readApp(ctx, &app, `SELECT `+appColumns+` FROM app WHERE (SELECT count(*) FROM (SELECT FROM app LIMIT 2) AS some) = 1`)
+	return app, err
+}
+
+func (r *Roster) readApp(ctx context.Context, app *App, query string, args ...any) error {
+	err := postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		*app, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[App])
+		return err
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return errorf(NotFound, "app_not_found", "There is no such app.")
+	}
+	if err != nil {
+		return fmt.Errorf("read app: %w", err)
+	}
+	return nil
+}
+
 // APIKey lets an app's backend call the API. The key itself is shown once,
 // when it is made, and only its hash is kept.
 type APIKey struct {
@@ -166,20 +196,24 @@ func (r *Roster) RevokeAPIKey(ctx context.Context, id uuid.UUID) error {
 	})
 }
 
-// AuthenticateKey is the app that a valid key belongs to.
-func (r *Roster) AuthenticateKey(ctx context.Context, key string) (app uuid.UUID, err error) {
+// AuthenticateKey is the app that a valid key belongs to, and its policy.
+func (r *Roster) AuthenticateKey(ctx context.Context, key string) (app uuid.UUID, p Policy, err error) {
 	unknown := errorf(Unauthorized, "api_key_invalid", "This API key is not valid. Send a key as 'Authorization: Bearer usk_…'.")
 	if len(key) != apiKeyLen {
-		return app, unknown
+		return app, p, unknown
 	}
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `SELECT app_id FROM api_key WHERE hash = $1 AND revoked_at IS NULL`, hashKey(key)).Scan(&app)
+		if err := tx.QueryRow(ctx, `SELECT app_id FROM api_key WHERE hash = $1 AND revoked_at IS NULL`, hashKey(key)).Scan(&app); err != nil {
+			return err
+		}
+		p, err = policyOf(ctx, tx, app)
+		return err
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return app, unknown
+		return app, p, unknown
 	}
 	if err != nil {
-		return app, fmt.Errorf("authenticate API key: %w", err)
+		return app, p, fmt.Errorf("authenticate API key: %w", err)
 	}
-	return app, nil
+	return app, p, nil
 }

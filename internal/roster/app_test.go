@@ -39,12 +39,12 @@ func TestAPIKeys(t *testing.T) {
 	if !strings.HasPrefix(key, k.Prefix) || len(k.Prefix) >= len(key)/2 || !strings.HasPrefix(key, "usk_") {
 		t.Errorf("key %q with prefix %q", key, k.Prefix)
 	}
-	app, err := b.AuthenticateKey(t.Context(), key)
+	app, _, err := b.AuthenticateKey(t.Context(), key)
 	if done(t, err); app != b.App.ID {
 		t.Errorf("app: got %s", app)
 	}
 	for _, wrong := range []string{"", key[:len(key)-1], key + "x", strings.ToUpper(key), k.Prefix} {
-		app, err := b.AuthenticateKey(t.Context(), wrong)
+		app, _, err := b.AuthenticateKey(t.Context(), wrong)
 		if refused(t, err, roster.Unauthorized, "api_key_invalid"); app != uuid.Nil {
 			t.Errorf("%q is told app %s", wrong, app)
 		}
@@ -62,7 +62,7 @@ func TestAPIKeys(t *testing.T) {
 	if len(first) != 1 || first[0].RevokedAt == nil || asJSON(t, again) != asJSON(t, first) {
 		t.Errorf("keys: got %+v, then %+v", first, again)
 	}
-	_, err = b.AuthenticateKey(t.Context(), key)
+	_, _, err = b.AuthenticateKey(t.Context(), key)
 	refused(t, err, roster.Unauthorized, "api_key_invalid")
 }
 
@@ -150,7 +150,7 @@ func TestCompaniesAndWorkspaces(t *testing.T) {
 	done(t, b.SetCompanyMember(ctx, app, company.ID, b.Outsider.ID, roster.RoleAdmin, noKey))
 	refused(t, b.Create(t, row)[0].Err, roster.Forbidden, "actor_not_allowed")
 
-	workspace, err := b.CreateWorkspace(ctx, app, company.ID, "No owner yet", uuid.Nil, noKey)
+	workspace, err := b.CreateWorkspace(ctx, app, roster.NewWorkspace{CompanyID: company.ID, Name: "No owner yet"}, noKey)
 	done(t, err)
 	members, err := b.Members(ctx, app, workspace.ID, uuid.Nil, 10)
 	if done(t, err); len(members) != 0 {

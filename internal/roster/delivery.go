@@ -162,13 +162,17 @@ func (r *Roster) ResendToBlocked(ctx context.Context, app, actor, id uuid.UUID, 
 		if lifted.RowsAffected() == 0 { // it is not blocked, or is so for good or for another while
 			return r.resend(ctx, tx, app, actor, id, now)
 		}
+		p, err := policyOf(ctx, tx, app)
+		if err != nil {
+			return Invitation{}, err
+		}
 		inv, ok, err := change(ctx, tx, app, id, `
-			SET queued_at = $3 WHERE app_id = $1 AND id = $2 AND `+isOpen+` AND expires_at > $3 AND sends <= $4`, app, id, now, maxResends)
+			SET queued_at = $3 WHERE app_id = $1 AND id = $2 AND `+isOpen+` AND held_for = '' AND expires_at > $3 AND sends <= $4`, app, id, now, p.MaxResends)
 		if err != nil {
 			return inv, err
 		}
 		if !ok {
-			return inv, r.notResendable(ctx, tx, inv, now)
+			return inv, r.notResendable(ctx, tx, inv, p, now)
 		}
 		if _, err := record(ctx, tx, inv, EventMailboxExists, actor, now); err != nil {
 			return inv, err
@@ -247,7 +251,7 @@ func (r *Roster) AddressLifted(ctx context.Context, job LiftSuppression) error {
 		}
 		inv, err := collectInvitation(tx.Query(ctx, `
 			UPDATE invitation SET state = 'pending', sends = sends + 1, message_id = $3, queued_at = $4
-			WHERE id = $1 AND version = $2 AND sends = $5 AND `+isOpen+` AND expires_at > $4
+			WHERE id = $1 AND version = $2 AND sends = $5 AND `+isOpen+` AND held_for = '' AND expires_at > $4
 			RETURNING `+invitationColumns, job.InvitationID, job.Version, newID(), now, job.Send))
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil

@@ -22,11 +22,33 @@ const (
 	EventDeclined         = "invitation.declined"
 	EventRevoked          = "invitation.revoked"
 	EventExpired          = "invitation.expired"
+	EventSuperseded       = "invitation.superseded"
 	EventReopened         = "invitation.reopened"
 	EventRenewalAsked     = "invitation.renewal_asked"
 	EventExpiryExtended   = "invitation.expiry_extended"
 	EventHeld             = "invitation.held"
 	EventMailboxExists    = "invitation.mailbox_exists"
+	EventTransferred      = "invitation.transferred"
+	EventTakenOver        = "invitation.taken_over"
+
+	EventAccountCreated  = "account.created"
+	EventAccountUpdated  = "account.updated"
+	EventAccountArchived = "account.archived"
+	EventRecordAdded     = "record.added"   // its subject is the account
+	EventRecordRemoved   = "record.removed" // likewise
+
+	EventCompanyCreated       = "company.created"
+	EventCompanyMemberSet     = "company_member.set"     // its subject is the company
+	EventCompanyMemberRemoved = "company_member.removed" // likewise
+
+	EventWorkspaceCreated  = "workspace.created"
+	EventWorkspaceUpdated  = "workspace.updated"
+	EventWorkspaceArchived = "workspace.archived"
+
+	EventMembershipCreated  = "membership.created"  // its subject is the workspace
+	EventMembershipChanged  = "membership.changed"  // likewise
+	EventMembershipArchived = "membership.archived" // likewise
+	EventMembershipDeleted  = "membership.deleted"  // likewise
 )
 
 // Event is one line of history: who did what to which subject, and when.

@@ -23,6 +23,7 @@ type InvitationView struct {
 	Zone          *time.Location // of the invited account, else the company, else the app
 	Account       *Account       // the account with the invited address, if there is one
 	HasPassword   bool           // that account can log in
+	AcceptURL     string         // by ViewInvitation: the app's own page for it; empty: Usher's
 
 	isMember      bool       // who accepted is still in the workspace
 	block         string     // why its address cannot be written to
@@ -31,9 +32,9 @@ type InvitationView struct {
 	stoppedReason string
 }
 
-// errDeadLink is the answer to every link that leads nowhere: never genuine,
+// ErrDeadLink is the answer to every link that leads nowhere: never genuine,
 // of something gone, or replaced by a newer one.
-var errDeadLink = errorf(NotFound, "link_dead", "This link is not valid, or no longer.")
+var ErrDeadLink = errorf(NotFound, "link_dead", "This link is not valid, or no longer.")
 
 // viewInvitation reads a view.
 func viewInvitation(ctx context.Context, tx pgx.Tx, id uuid.UUID) (InvitationView, error) {
@@ -41,7 +42,7 @@ func viewInvitation(ctx context.Context, tx pgx.Tx, id uuid.UUID) (InvitationVie
 	if v, ok := views[id]; ok || err != nil {
 		return v, err
 	}
-	return InvitationView{}, errDeadLink
+	return InvitationView{}, ErrDeadLink
 }
 
 // viewInvitations reads the views of those ids that exist; suffix is appended
@@ -122,15 +123,17 @@ func (r *Roster) ViewInvitation(ctx context.Context, t Ticket) (v InvitationView
 			return err
 		}
 		if t.Version != v.Version && (v.State != Revoked || t.Version != v.Version-1) {
-			return errDeadLink
+			return ErrDeadLink
 		}
 		if v.State == Accepted && !v.isMember {
-			return errDeadLink // the person was removed since; the link does not bring them back
+			return ErrDeadLink // the person was removed since; the link does not bring them back
 		}
 		if v.State.Open() && !v.ExpiresAt.After(r.now()) {
 			v.State = Expired // the sweep will say so within a minute
 		}
-		return nil
+		policy, err := policyOf(ctx, tx, v.AppID)
+		v.AcceptURL = policy.AcceptURL
+		return err
 	})
 	return v, err
 }
@@ -148,47 +151,60 @@ type Acceptance struct {
 // proof of the account that has the address. proved tells whether the caller is
 // the account that accepted: it was proved, or made by this very call.
 func (r *Roster) AcceptInvitation(ctx context.Context, t Ticket, a Acceptance) (inv Invitation, proved bool, err error) {
-	now := r.now()
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		ok := false
-		inv, ok, err = decide(ctx, tx, t, Accepted, now)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			proved = a.AccountID != uuid.Nil && inv.AccountID != nil && a.AccountID == *inv.AccountID
-			return nil
-		}
-		account, made, err := acceptingAccount(ctx, tx, inv, a, now)
-		if err != nil {
-			return err
-		}
-		proved = made || a.AccountID == account
-		inv.AccountID = &account
-		if _, err := tx.Exec(ctx, `UPDATE invitation SET account_id = $2 WHERE id = $1`, inv.ID, account); err != nil {
-			return fmt.Errorf("note who accepted invitation %s: %w", inv.ID, err)
-		}
-		if err := addMember(ctx, tx, inv.AppID, inv.WorkspaceID, account, RoleClientUser, now); err != nil {
-			return err
-		}
-		return r.tellInviter(ctx, tx, inv, EventAccepted, account, now)
+		inv, proved, err = r.accept(ctx, tx, t, a, r.now())
+		return err
 	})
 	return inv, proved && err == nil, err
+}
+
+func (r *Roster) accept(ctx context.Context, tx pgx.Tx, t Ticket, a Acceptance, now time.Time) (inv Invitation, proved bool, err error) {
+	inv, ok, err := decide(ctx, tx, t, Accepted, now)
+	if err != nil {
+		return inv, false, err
+	}
+	if !ok {
+		return inv, a.AccountID != uuid.Nil && inv.AccountID != nil && a.AccountID == *inv.AccountID, nil
+	}
+	account, made, err := acceptingAccount(ctx, tx, inv, a, now)
+	if err != nil {
+		return inv, false, err
+	}
+	inv.AccountID = &account
+	if _, err := tx.Exec(ctx, `UPDATE invitation SET account_id = $2 WHERE id = $1`, inv.ID, account); err != nil {
+		return inv, false, fmt.Errorf("note who accepted invitation %s: %w", inv.ID, err)
+	}
+	if _, err := addMember(ctx, tx, newMember{
+		app: inv.AppID, workspace: inv.WorkspaceID, account: account, actor: account, addedBy: inv.InviterID,
+		role: inv.Role(), visibility: inv.Visibility, seen: true,
+	}, now); err != nil {
+		return inv, false, err
+	}
+	return inv, made || a.AccountID == account, r.tellInviter(ctx, tx, inv, EventAccepted, account, now)
 }
 
 // DeclineInvitation says no to an open invitation. It needs no log-in: whoever
 // holds the mail may refuse what it offers. Declining again is a success.
 func (r *Roster) DeclineInvitation(ctx context.Context, t Ticket) (inv Invitation, err error) {
-	now := r.now()
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		ok := false
-		inv, ok, err = decide(ctx, tx, t, Declined, now)
-		if err != nil || !ok {
-			return err
-		}
-		return r.tellInviter(ctx, tx, inv, EventDeclined, uuid.Nil, now)
+		inv, err = r.decline(ctx, tx, t, uuid.Nil, r.now())
+		return err
 	})
 	return inv, err
+}
+
+// errInviterGone answers an acceptance of an invitation that nobody stands
+// behind at the moment.
+var errInviterGone = errorf(Conflict, "inviter_gone", "This invitation is waiting for somebody at the company to confirm it. You can accept it later, with the same link.")
+
+// decline says no for an account, or for whoever holds the link where that is
+// Nil.
+func (r *Roster) decline(ctx context.Context, tx pgx.Tx, t Ticket, account uuid.UUID, now time.Time) (Invitation, error) {
+	inv, ok, err := decide(ctx, tx, t, Declined, now)
+	if err != nil || !ok {
+		return inv, err
+	}
+	return inv, r.tellInviter(ctx, tx, inv, EventDeclined, account, now)
 }
 
 // decide moves an open invitation to the state its person chose. ok is false
@@ -196,7 +212,7 @@ func (r *Roster) DeclineInvitation(ctx context.Context, t Ticket) (inv Invitatio
 func decide(ctx context.Context, tx pgx.Tx, t Ticket, to State, now time.Time) (inv Invitation, ok bool, err error) {
 	inv, err = collectInvitation(tx.Query(ctx, `
 		UPDATE invitation SET state = $3, decided_at = $4
-		WHERE id = $1 AND version = $2 AND `+isOpen+` AND expires_at > $4
+		WHERE id = $1 AND version = $2 AND `+isOpen+` AND expires_at > $4 AND (held_for = '' OR $3 = 'declined')
 			AND EXISTS (SELECT FROM workspace w WHERE w.id = invitation.workspace_id AND w.state = 'active')
 		RETURNING `+invitationColumns, t.ID, t.Version, to, now))
 	if err == nil {
@@ -208,17 +224,19 @@ func decide(ctx context.Context, tx pgx.Tx, t Ticket, to State, now time.Time) (
 	inv, err = collectInvitation(tx.Query(ctx, `SELECT `+invitationColumns+` FROM invitation WHERE id = $1`, t.ID))
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return inv, false, errDeadLink
+		return inv, false, ErrDeadLink
 	case err != nil:
 		return inv, false, fmt.Errorf("read invitation %s: %w", t.ID, err)
 	case inv.State == Revoked && t.Version == inv.Version-1:
 		return inv, false, inv.stands()
 	case t.Version != inv.Version:
-		return inv, false, errDeadLink
+		return inv, false, ErrDeadLink
 	case inv.State == to:
 		return inv, false, nil
 	case inv.State.Open() && !inv.ExpiresAt.After(now):
 		return inv, false, inv.late()
+	case inv.State.Open() && inv.HeldFor != "":
+		return inv, false, errInviterGone
 	case inv.State.Open():
 		return inv, false, errorf(Gone, "workspace_archived", "What this invitation leads to was closed.")
 	}
@@ -241,19 +259,9 @@ var ErrWrongAccount = errorf(Forbidden, "wrong_account", "This invitation is for
 func acceptingAccount(ctx context.Context, tx pgx.Tx, inv Invitation, a Acceptance, now time.Time) (id uuid.UUID, made bool, err error) {
 	id, hasPassword, err := accountByAddress(ctx, tx, inv)
 	if errors.Is(err, pgx.ErrNoRows) && a.AccountID == uuid.Nil {
-		account := Account{
-			ID: newID(), AppID: inv.AppID, Kind: Client, Status: statusActive,
-			Email: inv.Email, Locale: inv.Locale, CreatedAt: now,
-		}
-		if account.FullName, err = cleanName("full_name", a.FullName); err != nil {
-			return uuid.Nil, false, err
-		}
-		if a.PasswordHash == "" {
-			return uuid.Nil, false, invalidField("password", "password_too_short", "A password has at least %d characters.", MinPassword)
-		}
-		made, err = insertAccount(ctx, tx, account, inv.EmailKey, a.PasswordHash)
+		id, made, err = invitedAccount(ctx, tx, inv, a, now)
 		if err != nil || made {
-			return account.ID, made, err
+			return id, made, err
 		}
 		id, hasPassword, err = accountByAddress(ctx, tx, inv) // made by somebody else in this instant
 		if err != nil {
@@ -273,6 +281,59 @@ func acceptingAccount(ctx context.Context, tx pgx.Tx, inv Invitation, a Acceptan
 		return uuid.Nil, false, ErrLogInNeeded
 	}
 	return id, false, nil
+}
+
+// invitedAccount makes an account of the invited address with the name and the
+// password of a; made is false where somebody else made one in this instant.
+func invitedAccount(ctx context.Context, tx pgx.Tx, inv Invitation, a Acceptance, now time.Time) (id uuid.UUID, made bool, err error) {
+	account := Account{
+		ID: newID(), AppID: inv.AppID, Kind: Client, Status: statusActive,
+		Email: inv.Email, Locale: inv.Locale, CreatedAt: now,
+	}
+	if inv.Kind == KindExternal {
+		account.Kind = Professional
+	}
+	if account.FullName, err = cleanName("full_name", a.FullName); err != nil {
+		return uuid.Nil, false, err
+	}
+	if a.PasswordHash == "" {
+		return uuid.Nil, false, invalidField("password", "password_too_short", "A password has at least %d characters.", MinPassword)
+	}
+	made, err = insertAccount(ctx, tx, account, inv.EmailKey, a.PasswordHash)
+	return account.ID, made, err
+}
+
+// SignUp makes the account of a person who was invited, without a decision
+// about the invitation: that waits in the new account's inbox, with whatever
+// else the address was invited to. ErrLogInNeeded is the answer where the address
+// has an account.
+func (r *Roster) SignUp(ctx context.Context, t Ticket, a Acceptance) (account uuid.UUID, err error) {
+	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		account, err = r.signUp(ctx, tx, t, a, r.now())
+		return err
+	})
+	return account, err
+}
+
+func (r *Roster) signUp(ctx context.Context, tx pgx.Tx, t Ticket, a Acceptance, now time.Time) (uuid.UUID, error) {
+	v, err := viewInvitation(ctx, tx, t.ID)
+	switch {
+	case err != nil:
+		return uuid.Nil, err
+	case v.Version != t.Version:
+		return uuid.Nil, ErrDeadLink
+	case !v.State.Open():
+		return uuid.Nil, v.stands()
+	case !v.ExpiresAt.After(now):
+		return uuid.Nil, v.late()
+	case v.Account != nil:
+		return uuid.Nil, ErrLogInNeeded
+	}
+	account, made, err := invitedAccount(ctx, tx, v.Invitation, a, now)
+	if err == nil && !made {
+		err = ErrLogInNeeded
+	}
+	return account, err
 }
 
 func accountByAddress(ctx context.Context, tx pgx.Tx, inv Invitation) (id uuid.UUID, hasPassword bool, err error) {

@@ -2,9 +2,6 @@ package roster
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -15,7 +12,6 @@ import (
 // value is no policy: DefaultPolicy is what holds for an app that has none of
 // its own.
 type Policy struct {
-	Version         int              `json:"-"`                // how often it was changed; 0: never
 	InvitationDays  int              `json:"invitation_days"`  // how long an invitation can be accepted
 	ResendMinutes   int              `json:"resend_minutes"`   // rest between two mails of one invitation
 	MaxResends      int              `json:"max_resends"`      // how often one address may be mailed again by hand
@@ -73,8 +69,11 @@ const (
 // DefaultPolicy holds for apps that have none of their own.
 func DefaultPolicy() Policy {
 	return Policy{
-		InvitationDays: int(inviteLife / (24 * time.Hour)), ResendMinutes: int(resendAfter / time.Minute),
-		MaxResends: maxResends, MaxReopens: maxReopens,
+		// Two weeks outlast a holiday, and a forgotten link does not stay open
+		// for ever. An hour between two mails keeps an impatient inviter from
+		// becoming a nuisance.
+		InvitationDays: 14, ResendMinutes: 60,
+		MaxResends: 3, MaxReopens: 3,
 		Duplicate: DuplicateReturn, OrphanedInviter: OrphanHold,
 		Reminders: ReminderSettings{Max: 2, FirstAfterDays: 3, LastBeforeHours: 24, WindowFrom: "08:00", WindowTo: "18:00"},
 		MergeMode: MergeOnCommand, MergeUndoDays: 30,
@@ -84,19 +83,11 @@ func DefaultPolicy() Policy {
 // Life is how long an invitation can be accepted.
 func (p Policy) Life() time.Duration { return time.Duration(p.InvitationDays) * 24 * time.Hour }
 
+// Rest is how long one mail of an invitation keeps the next one back.
+func (p Policy) Rest() time.Duration { return time.Duration(p.ResendMinutes) * time.Minute }
+
 // policyOf reads an app's policy: its own settings over the defaults.
 func policyOf(ctx context.Context, tx pgx.Tx, app uuid.UUID) (Policy, error) {
-	p := DefaultPolicy()
-	var settings []byte
-	err := tx.QueryRow(ctx, `SELECT version, settings FROM policy WHERE app_id = $1`, app).Scan(&p.Version, &settings)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return p, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(settings, &p)
-	}
-	if err != nil {
-		return p, fmt.Errorf("read policy of app %s: %w", app, err)
-	}
-	return p, nil
+	p, _, err := readPolicy(ctx, tx, app, "")
+	return p.Policy, err
 }

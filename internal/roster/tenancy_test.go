@@ -2,6 +2,7 @@ package roster_test
 
 import (
 	"context"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -19,8 +20,8 @@ func snapshot(t *testing.T, b *rostertest.Bundle) string {
 	t.Helper()
 	var all strings.Builder
 	for _, table := range []string{
-		"app", "api_key", "account", "company", "company_member", "workspace", "membership",
-		"invitation", "event", "idempotency_key", "session", "river_job", "webhook_endpoint", "webhook_delivery",
+		"app", "api_key", "account", "account_search", "secondary_email", "record", "company", "company_member", "workspace", "membership",
+		"invitation", "event", "idempotency_key", "session", "river_job", "notification", "warning", "webhook_endpoint", "webhook_delivery",
 	} {
 		rows := rostertest.Column[string](t, b, `SELECT x::text FROM `+table+` x ORDER BY 1`)
 		all.WriteString(table + "\n" + strings.Join(rows, "\n") + "\n")
@@ -91,11 +92,91 @@ var tenancy = map[string]struct {
 		_, err := own.Members(ctx, own.App.ID, other.Workspace.ID, uuid.Nil, 10)
 		return err
 	}, roster.NotFound},
+	"AccountWorkspaces": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.AccountWorkspaces(ctx, own.App.ID, other.Stakeholder.ID, uuid.Nil, 10)
+		return err
+	}, roster.NotFound},
+	"Accounts": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.Accounts(ctx, own.App.ID, roster.AccountList{Query: "s", Company: other.Company.ID, Limit: 10})
+		return err
+	}, roster.NotFound},
+	"ChangeAccount": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.ChangeAccount(ctx, own.App.ID, other.Stakeholder.ID, roster.AccountChange{Username: ptr("mallory")}, noKey)
+		return err
+	}, roster.NotFound},
+	"ArchiveAccount": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.ArchiveAccount(ctx, own.App.ID, other.Stakeholder.ID, noKey)
+		return err
+	}, roster.NotFound},
+	"AddRecord": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, _, err := own.AddRecord(ctx, own.App.ID, other.Stakeholder.ID, "programme", "1", noKey)
+		return err
+	}, roster.NotFound},
+	"Records": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.Records(ctx, own.App.ID, other.Stakeholder.ID, uuid.Nil, 10)
+		return err
+	}, roster.NotFound},
+	"AccountCompanies": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.AccountCompanies(ctx, own.App.ID, other.Stakeholder.ID, uuid.Nil, 10)
+		return err
+	}, roster.NotFound},
+	"Company": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.Roster.Company(ctx, own.App.ID, other.Company.ID)
+		return err
+	}, roster.NotFound},
+	"CompanyMembers": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.CompanyMembers(ctx, own.App.ID, other.Company.ID, uuid.Nil, 10)
+		return err
+	}, roster.NotFound},
+	"CompanyWorkspaces": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.CompanyWorkspaces(ctx, own.App.ID, own.Admin.ID, other.Company.ID, "", uuid.Nil, 10)
+		return err
+	}, roster.NotFound},
+	"RemoveCompanyMember": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.RemoveCompanyMember(ctx, own.App.ID, other.Company.ID, other.Admin.ID)
+		return err
+	}, roster.NotFound},
+	"Workspace": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.Roster.Workspace(ctx, own.App.ID, other.Workspace.ID)
+		return err
+	}, roster.NotFound},
+	"RenameWorkspace": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.RenameWorkspace(ctx, own.App.ID, own.Admin.ID, other.Workspace.ID, "Mine", noKey)
+		return err
+	}, roster.NotFound},
+	"ArchiveWorkspace": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.ArchiveWorkspace(ctx, own.App.ID, own.Admin.ID, other.Workspace.ID, noKey)
+		return err
+	}, roster.NotFound},
+	"JoinWorkspace": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.JoinWorkspace(ctx, own.App.ID, own.Admin.ID, other.Workspace.ID, noKey)
+		return err
+	}, roster.NotFound},
+	"SetVisibility": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.SetVisibility(ctx, own.App.ID, own.Admin.ID, other.Workspace.ID, other.Stakeholder.ID, roster.VisibilityBasic, noKey)
+		return err
+	}, roster.NotFound},
+	"ArchiveMember": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.ArchiveMember(ctx, own.App.ID, own.Admin.ID, other.Workspace.ID, other.Stakeholder.ID, noKey)
+		return err
+	}, roster.NotFound},
+	"DeleteMember": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.DeleteMember(ctx, own.App.ID, own.Admin.ID, other.Workspace.ID, other.Stakeholder.ID)
+		return err
+	}, roster.NotFound},
+	"ClientUsers": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.ClientUsers(ctx, own.App.ID, other.Workspace.ID, uuid.Nil, 10)
+		return err
+	}, roster.NotFound},
+	"TakeOverInvitation": {func(ctx context.Context, own, _ *rostertest.Bundle, theirs roster.Invitation) error {
+		_, err := own.TakeOverInvitation(ctx, own.App.ID, own.Admin.ID, theirs.ID, noKey)
+		return err
+	}, roster.NotFound},
 	"SetCompanyMember": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
 		return own.SetCompanyMember(ctx, own.App.ID, other.Company.ID, own.Outsider.ID, roster.RoleAdmin, noKey)
 	}, roster.NotFound},
 	"CreateWorkspace": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
-		_, err := own.CreateWorkspace(ctx, own.App.ID, other.Company.ID, "Mine", own.Stakeholder.ID, noKey)
+		_, err := own.CreateWorkspace(ctx, own.App.ID, roster.NewWorkspace{CompanyID: other.Company.ID, Name: "Mine", OwnerID: own.Stakeholder.ID}, noKey)
 		return err
 	}, roster.NotFound},
 	"CreateCompany": {func(ctx context.Context, own, _ *rostertest.Bundle, _ roster.Invitation) error {
@@ -114,7 +195,7 @@ var tenancy = map[string]struct {
 		return own.RevokeAPIKey(ctx, uuid.New())
 	}, roster.NotFound},
 	"AuthenticateKey": {func(ctx context.Context, own, _ *rostertest.Bundle, _ roster.Invitation) error {
-		_, err := own.AuthenticateKey(ctx, "usk_"+strings.Repeat("A", 43))
+		_, _, err := own.AuthenticateKey(ctx, "usk_"+strings.Repeat("A", 43))
 		return err
 	}, roster.Unauthorized},
 	"CheckPassword": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
@@ -159,11 +240,49 @@ var tenancy = map[string]struct {
 		return err
 	}, roster.NotFound},
 
-	"CreateEndpoint":    {}, // names nothing but the app
-	"EndpointFailed":    {}, // who sends webhooks calls it, in its own transaction
-	"Endpoints":         {}, // TestTenancyOfLists
-	"Events":            {}, // TestTenancyOfLists
-	"Apps":              {}, // for the operator's commands
+	"AddMembers": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		out, err := own.AddMembers(ctx, own.App.ID, own.Admin.ID, []roster.NewMember{
+			{Kind: roster.KindColleague, WorkspaceID: other.Workspace.ID, AccountID: own.Outsider.ID},
+		}, noKey)
+		if err != nil {
+			return err
+		}
+		return out[0].Err
+	}, roster.NotFound},
+	"Notifications": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.Notifications(ctx, own.App.ID, other.Stakeholder.ID, roster.NotificationList{Limit: 1})
+		return err
+	}, roster.Forbidden},
+	"SetNotificationView": {func(ctx context.Context, own, other *rostertest.Bundle, theirs roster.Invitation) error {
+		_, err := own.SetNotificationView(ctx, own.App.ID, own.Outsider.ID, itemOf(ctx, other, theirs), roster.ViewArchived, noKey)
+		return err
+	}, roster.NotFound},
+	"ArchiveNotifications": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.ArchiveNotifications(ctx, own.App.ID, other.Outsider.ID, roster.NotificationFilter{}, noKey)
+		return err
+	}, roster.Forbidden},
+	"DecideNotification": {func(ctx context.Context, own, other *rostertest.Bundle, theirs roster.Invitation) error {
+		_, err := own.DecideNotification(ctx, own.App.ID, own.Outsider.ID, itemOf(ctx, other, theirs), true, noKey)
+		return err
+	}, roster.NotFound},
+
+	"AppPolicy":      {}, // the app's key is all it takes: TestTenancyOfPolicies
+	"ChangePolicy":   {}, // TestTenancyOfPolicies
+	"CreateEndpoint": {}, // names nothing but the app
+	"EndpointFailed": {}, // who sends webhooks calls it, in its own transaction
+	"Endpoints":      {}, // TestTenancyOfLists
+	"Events":         {}, // TestTenancyOfLists
+	"Apps":           {}, // for the operator's commands
+	"LogIn": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.LogIn(ctx, own.App.ID, other.Stakeholder.Email, goodPassword)
+		return err
+	}, roster.Invalid},
+	"App":               {}, // the pages', which show an app's name and nothing it keeps
+	"OnlyApp":           {}, // the pages', as App
+	"AskPassword":       {}, // TestTenancyOfPasswords
+	"SetPassword":       {}, // TestTenancyOfPasswords
+	"ViewPasswordLink":  {}, // the ticket is signed
+	"EndSessions":       {}, // TestTenancyOfSessions
 	"CreateApp":         {}, // for the operator's commands
 	"APIKeys":           {}, // TestTenancyOfLists
 	"Invitations":       {}, // TestTenancyOfLists
@@ -173,6 +292,7 @@ var tenancy = map[string]struct {
 	"EndSession":        {}, // the cookie proves the account
 	"ViewInvitation":    {}, // the ticket is signed
 	"DeclineInvitation": {}, // the ticket is signed
+	"SignUp":            {}, // the ticket is signed
 	"AskRenewal":        {}, // the ticket is signed
 	"Subscription":      {}, // the ticket is signed
 	"StopReminders":     {}, // the ticket is signed
@@ -189,7 +309,20 @@ var tenancy = map[string]struct {
 	"NearAddresses":     {}, // for the operator's commands
 	"HoldAppMail":       {}, // the app of a message of ours
 	"MailMoved":         {}, // a dispatch's, which carries mail of several apps
+	"NotifyWorkspaces":  {}, // a job's, inserted by AddMembers
+	"SeeWorkspaces":     {}, // TestAccountWorkspaces
+	"Companies":         {}, // TestTenancyOfLists
+	"RemoveRecord":      {}, // TestRecords
 	"In":                {}, // no operation
+}
+
+// itemOf is the item of an invitation in the inbox of the bundle's outsider.
+func itemOf(ctx context.Context, b *rostertest.Bundle, inv roster.Invitation) uuid.UUID {
+	items, err := b.Notifications(ctx, b.App.ID, b.Outsider.ID, roster.NotificationList{Limit: 1})
+	if err != nil || len(items) != 1 || *items[0].InvitationID != inv.ID {
+		panic(fmt.Sprintf("the inbox is %+v (%v)", items, err))
+	}
+	return items[0].ID
 }
 
 // onEndpoint calls with the other app's endpoint.
@@ -219,7 +352,7 @@ func TestTenancy(t *testing.T) {
 			t.Parallel()
 			own := rostertest.Begin(t)
 			other := own.Another(t)
-			theirs := other.Invite(t, "ann@example.org")
+			theirs := other.Invite(t, other.Outsider.Email)
 			listen(t, other, roster.EventRevoked)
 			if name == "ReopenInvitation" {
 				expire(t, other, theirs)
@@ -246,7 +379,7 @@ func TestTenancyOfSecondIDs(t *testing.T) {
 	before := snapshot(t, own)
 	err := own.SetCompanyMember(t.Context(), own.App.ID, own.Company.ID, other.Stakeholder.ID, roster.RoleAdmin, noKey)
 	refused(t, err, roster.NotFound, "account_not_found")
-	_, err = own.CreateWorkspace(t.Context(), own.App.ID, own.Company.ID, "Mine", other.Stakeholder.ID, noKey)
+	_, err = own.CreateWorkspace(t.Context(), own.App.ID, roster.NewWorkspace{CompanyID: own.Company.ID, Name: "Mine", OwnerID: other.Stakeholder.ID}, noKey)
 	refused(t, err, roster.NotFound, "account_not_found")
 	for _, act := range acts {
 		for _, actor := range []uuid.UUID{other.Stakeholder.ID, other.Admin.ID} {
@@ -278,8 +411,12 @@ func TestTenancyOfLists(t *testing.T) {
 	if list, err := own.Endpoints(t.Context(), own.App.ID); err != nil || len(list) != 0 {
 		t.Errorf("another app's endpoints show: %+v, %v", list, err)
 	}
-	if list, _, err := own.Roster.Events(t.Context(), own.App.ID, roster.EventList{Limit: 10}); err != nil || len(list) != 0 {
-		t.Errorf("another app's events show: %+v, %v", list, err)
+	list, _, err := own.Roster.Events(t.Context(), own.App.ID, roster.EventList{Limit: 100})
+	done(t, err)
+	for _, e := range list {
+		if e.AppID != own.App.ID {
+			t.Errorf("another app's event shows: %+v", e)
+		}
 	}
 	_, key, err := other.CreateAPIKey(t.Context(), other.App.ID, "key")
 	done(t, err)
@@ -290,6 +427,23 @@ func TestTenancyOfLists(t *testing.T) {
 		if len(list) != 0 {
 			t.Errorf("list %+v shows another app's invitations", l)
 		}
+	}
+	accounts, err := own.Accounts(t.Context(), own.App.ID, roster.AccountList{Limit: 10})
+	done(t, err)
+	found, err := own.Accounts(t.Context(), own.App.ID, roster.AccountList{Query: "stan", Limit: 10})
+	done(t, err)
+	for _, a := range append(accounts, found...) {
+		if a.AppID != own.App.ID {
+			t.Errorf("another app's account shows: %+v", a)
+		}
+	}
+	if len(accounts) != 3 || len(found) != 1 {
+		t.Errorf("got %d accounts and found %d, want 3 and 1", len(accounts), len(found))
+	}
+	companies, err := own.Companies(t.Context(), own.App.ID, uuid.Nil, 10)
+	done(t, err)
+	if len(companies) != 1 || companies[0].ID != own.Company.ID {
+		t.Errorf("companies: got %+v", companies)
 	}
 	keys, err := own.APIKeys(t.Context(), own.App.ID)
 	done(t, err)

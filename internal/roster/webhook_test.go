@@ -306,6 +306,7 @@ func TestEventsList(t *testing.T) {
 	t.Parallel()
 	b := rostertest.Begin(t)
 	b.Another(t).Invite(t, "else@example.org")
+	before := rostertest.Column[string](t, b, `SELECT id::text FROM event WHERE app_id = $1`, b.App.ID) // of the people and the workspace
 	var first roster.Invitation
 	for i := range 5 {
 		inv := b.Invite(t, fmt.Sprintf("p%d@example.org", i))
@@ -325,8 +326,8 @@ func TestEventsList(t *testing.T) {
 		list roster.EventList
 		want int
 	}{
-		"all":               {roster.EventList{Limit: 200}, 5111},
-		"newest first":      {roster.EventList{Limit: 200, Newest: true}, 5111},
+		"all":               {roster.EventList{Limit: 200}, len(before) + 5111},
+		"newest first":      {roster.EventList{Limit: 200, Newest: true}, len(before) + 5111},
 		"a type":            {roster.EventList{Limit: 2, Type: roster.EventRevoked}, 5},
 		"newest of a type":  {roster.EventList{Limit: 2, Type: roster.EventRevoked, Newest: true}, 5},
 		"a rare type":       {roster.EventList{Limit: 2, Type: roster.EventMailStopped}, 1},
