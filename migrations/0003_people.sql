@@ -109,6 +109,14 @@ ALTER TABLE invitation ADD COLUMN held_for text NOT NULL DEFAULT '' CHECK (held_
 -- What is open by whoever invited, for when they may no longer.
 CREATE INDEX invitation_inviter ON invitation (inviter_id) WHERE state IN ('pending', 'on_hold');
 
+-- Lists of invitations, newest first, in a state or in all of them one by one:
+-- a state that is rare is found as fast as another. The key that these make
+-- superfluous goes.
+DROP INDEX invitation_workspace;
+CREATE INDEX invitation_workspace ON invitation (app_id, workspace_id, state, id);
+CREATE INDEX invitation_app ON invitation (app_id, state, id);
+ALTER TABLE invitation DROP CONSTRAINT invitation_app_id_id_key;
+
 -- A person's inbox. What became of the item's subject is the subject's own word.
 CREATE TABLE notification (
     id          uuid        PRIMARY KEY,

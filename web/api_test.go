@@ -222,14 +222,6 @@ func TestEveryOperation(t *testing.T) {
 				t.Errorf("client users are %s", r.body)
 			}
 		}},
-		{"take-over-invitation", func() (string, string) {
-			s.exec(`UPDATE invitation SET state = 'on_hold', held_for = 'inviter' WHERE id = $1`, invitation)
-			return "/v1/invitations/" + invitation + "/take-over", ""
-		}, 200, func(r reply) {
-			if r.text(t, "state") != "pending" || r.text(t, "held_for") != "" || r.text(t, "link") == "" {
-				t.Errorf("invitation is %s", r.body)
-			}
-		}},
 		{"link-invitation", func() (string, string) { return "/v1/invitations/" + invitation + "/link", "" }, 200, func(r reply) {
 			link := r.text(t, "link")
 			if p := s.browser().get(strings.TrimPrefix(link, s.base)); p.StatusCode != 200 || !strings.HasPrefix(link, s.base+"/i/") {
@@ -428,8 +420,17 @@ func TestEveryOperation(t *testing.T) {
 				kind, _, _ := strings.Cut(part, `"`)
 				have = append(have, kind)
 			}
-			if want := []string{"created", "taken_over", "link_copied", "resent", "address_corrected", "expired", "reopened", "revoked"}; !slices.Equal(have, want) {
+			if want := []string{"created", "link_copied", "resent", "address_corrected", "expired", "reopened", "revoked"}; !slices.Equal(have, want) {
 				t.Errorf("events are %q, want %q", have, want)
+			}
+		}},
+		{"take-over-invitation", func() (string, string) {
+			invitation = s.invite(s.tenant, "orphan@client.example").ID.String()
+			s.exec(`UPDATE invitation SET state = 'on_hold', held_for = 'inviter' WHERE id = $1`, invitation)
+			return "/v1/invitations/" + invitation + "/take-over", ""
+		}, 200, func(r reply) {
+			if r.text(t, "state") != "pending" || r.text(t, "held_for") != "" || r.text(t, "link") == "" {
+				t.Errorf("invitation is %s", r.body)
 			}
 		}},
 		{"remove-record", func() (string, string) { return "/v1/records/" + record, "" }, 200, nil},
@@ -474,7 +475,7 @@ func TestEveryOperation(t *testing.T) {
 		if step.check != nil {
 			step.check(r)
 		}
-		if op.Method != http.MethodPost {
+		if op.Method != http.MethodPost || slices.Contains(readsOnly, step.op) {
 			continue
 		}
 		before := s.everything()
@@ -497,6 +498,10 @@ func TestEveryOperation(t *testing.T) {
 	}
 }
 
+// readsOnly are the POSTs that change nothing: what they are asked does not
+// belong into an address.
+var readsOnly = []string{"open-invitation", "create-session"}
+
 // TestEveryPostTakesAKey reads in the document that every POST is repeatable.
 func TestEveryPostTakesAKey(t *testing.T) {
 	t.Parallel()
@@ -504,7 +509,7 @@ func TestEveryPostTakesAKey(t *testing.T) {
 	s.browser().get("/healthz")
 	for id, op := range operations(s.server.api.OpenAPI()) {
 		keyed := slices.ContainsFunc(op.Parameters, func(p *huma.Param) bool { return p.Name == "Idempotency-Key" })
-		if keyed != (op.Method == http.MethodPost) {
+		if keyed != (op.Method == http.MethodPost && !slices.Contains(readsOnly, id)) {
 			t.Errorf("%s %s takes a key: %v", op.Method, id, keyed)
 		}
 	}

@@ -193,7 +193,7 @@ func (s *Server) logIn(c *fiber.Ctx) (view, error) {
 		c.Status(fiber.StatusUnprocessableEntity)
 		return s.logInForm(c, v, next, identifier, wrong...), nil
 	}
-	now := time.Now()
+	now := s.Roster.Now()
 	if !s.logIns.take(now, clientAddress(c)) {
 		return s.tooManyTries(c, s.accountFrame(c, v, "/login", "next", next), logInsTime), nil
 	}
@@ -296,7 +296,7 @@ func (s *Server) askPassword(c *fiber.Ctx) (view, error) {
 		c.Status(fiber.StatusUnprocessableEntity)
 		return s.askPasswordForm(c, v, next, "", identifierMissing), nil
 	}
-	if !s.logIns.take(time.Now(), clientAddress(c)) {
+	if !s.logIns.take(s.Roster.Now(), clientAddress(c)) {
 		return s.tooManyTries(c, s.accountFrame(c, v, "/password", "next", next), logInsTime), nil
 	}
 	if err := s.Roster.AskPassword(c.UserContext(), v.app.ID, identifier, s.invitationOf(next), roster.IdempotencyKey{}); err != nil {

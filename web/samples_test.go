@@ -120,7 +120,6 @@ func samples() map[string]view {
 			v.Mode, v.Errors, v.Note, v.CompanyName = modeLogIn, []formError{passwordWrong}, "", ""
 		}),
 		"invitation signed in": sampleInvitation(func(v *invitationView) { v.Mode, v.RecipientName = modeSignedIn, "" }),
-		"invitation sign up":   sampleInvitation(func(v *invitationView) { v.Mode = modeSignUp }),
 		"invitation known":     sampleInvitation(func(v *invitationView) { v.Mode = modeKnown }),
 		"invitation long words": sampleInvitation(func(v *invitationView) {
 			long := "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft"

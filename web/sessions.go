@@ -18,7 +18,7 @@ func (s *Server) sessionRoutes() {
 	register(s, huma.Operation{
 		OperationID: "open-invitation", Method: http.MethodPost, Path: "/v1/invitations/open", Tags: []string{tagOwnPages},
 		DefaultStatus: http.StatusOK, Errors: []int{404}, Summary: "Read what an invitation's link leads to",
-		Description: "What Usher's own page shows, and which step comes next. It changes nothing. A token that is not genuine, another app's, or replaced by a newer one gets 404 `link_dead`.",
+		Description: "What Usher's own page shows, and which step comes next. It changes nothing, and so takes no Idempotency-Key. A token that is not genuine, another app's, or replaced by a newer one gets 404 `link_dead`.",
 	}, s.openInvitationByToken)
 	register(s, huma.Operation{
 		OperationID: "accept-invitation", Method: http.MethodPost, Path: "/v1/invitations/accept", Tags: []string{tagOwnPages},
@@ -43,7 +43,7 @@ func (s *Server) sessionRoutes() {
 	register(s, huma.Operation{
 		OperationID: "create-session", Method: http.MethodPost, Path: "/v1/sessions", Tags: []string{tagOwnPages},
 		DefaultStatus: http.StatusOK, Errors: []int{429}, Summary: "Check a person's password",
-		Description: "For apps without a log-in of their own: answers the account, and keeping the person logged in is up to you. Whatever does not fit gets 422 `credentials_wrong`: nobody learns which accounts there are. Ten tries for a name are let through in a quarter of an hour; bound the tries of one caller yourself.",
+		Description: "For apps without a log-in of their own: answers the account, and keeping the person logged in is up to you. It changes nothing, and so takes no Idempotency-Key. Whatever does not fit gets 422 `credentials_wrong`: nobody learns which accounts there are. Ten tries for a name are let through in a quarter of an hour; bound the tries of one caller yourself.",
 	}, s.checkPassword)
 	register(s, huma.Operation{
 		OperationID: "ask-password", Method: http.MethodPost, Path: "/v1/passwords/reset", Tags: []string{tagOwnPages},
@@ -57,8 +57,8 @@ func (s *Server) sessionRoutes() {
 	}, s.setPasswordByToken)
 }
 
-// tokenBody is the token of an invitation's link.
-type tokenBody struct {
+// TokenBody is a body with the token of an invitation's link.
+type TokenBody struct {
 	Token string `json:"token" maxLength:"200" doc:"What the person's link ends with, or what your accept_url was called with."`
 }
 
@@ -90,7 +90,7 @@ type openedBody struct {
 	DecidedAt     *time.Time `json:"decided_at,omitempty"`
 }
 
-func (s *Server) openInvitationByToken(ctx context.Context, in *struct{ Body tokenBody }) (*ok[openedBody], error) {
+func (s *Server) openInvitationByToken(ctx context.Context, in *struct{ Body TokenBody }) (*ok[openedBody], error) {
 	t, err := s.invitationTicket(in.Body.Token)
 	if err != nil {
 		return nil, err
@@ -118,8 +118,9 @@ func (s *Server) openInvitationByToken(ctx context.Context, in *struct{ Body tok
 
 func (s *Server) acceptInvitationByToken(ctx context.Context, in *struct {
 	Keyed
-	Body struct {
-		tokenBody
+	RawBody []byte
+	Body    struct {
+		TokenBody
 		AccountID string `json:"account_id,omitempty" format:"uuid" doc:"The account of a person you have authenticated."`
 		FullName  string `json:"full_name,omitempty" maxLength:"120" example:"Ann Example"`
 		Password  string `json:"password,omitempty" maxLength:"1000" doc:"The one the new account gets."`
@@ -136,18 +137,25 @@ func (s *Server) acceptInvitationByToken(ctx context.Context, in *struct {
 			return nil, err
 		}
 	}
-	inv, err := s.Roster.AcceptFromApp(ctx, requestOf(ctx).app, t, a, in.key(ctx, "", meaning(in.Body.Token, in.Body.AccountID, in.Body.FullName)))
+	inv, err := s.Roster.AcceptFromApp(ctx, requestOf(ctx).app, t, a, in.key(ctx, "", s.sealed(in.RawBody)))
 	return &ok[invitationBody]{s.invitationBody(inv, false)}, err
 }
 
-// meaning is what makes a request with a password the one it is. The password is
-// left out: what is remembered of a request shall not help to guess it.
-func meaning(parts ...string) []byte { return []byte(strings.Join(parts, "\n")) }
+// purposeRequest signs requests that hold a password.
+const purposeRequest roster.Purpose = "request"
+
+// sealed stands for a body with a password where the hash of a request is kept:
+// without our secret it does not help to guess the password.
+func (s *Server) sealed(body []byte) []byte {
+	sealed := s.Keys.Seal(purposeRequest, string(body))
+	return []byte(sealed[strings.LastIndexByte(sealed, '.'):])
+}
 
 func (s *Server) signUpByToken(ctx context.Context, in *struct {
 	Keyed
-	Body struct {
-		tokenBody
+	RawBody []byte
+	Body    struct {
+		TokenBody
 		FullName string `json:"full_name" maxLength:"120" example:"Sara Example"`
 		Password string `json:"password" maxLength:"1000"`
 	}
@@ -161,14 +169,14 @@ func (s *Server) signUpByToken(ctx context.Context, in *struct {
 	if a.PasswordHash, err = roster.HashPassword(ctx, in.Body.Password); err != nil {
 		return nil, err
 	}
-	account, err := s.Roster.SignUpFromApp(ctx, requestOf(ctx).app, t, a, in.key(ctx, "", meaning(in.Body.Token, in.Body.FullName)))
+	account, err := s.Roster.SignUpFromApp(ctx, requestOf(ctx).app, t, a, in.key(ctx, "", s.sealed(in.RawBody)))
 	return &created[accountBody]{http.StatusCreated, newAccountBody(account)}, err
 }
 
 func (s *Server) declineInvitationByToken(ctx context.Context, in *struct {
 	Keyed
 	RawBody []byte
-	Body    tokenBody
+	Body    TokenBody
 },
 ) (*ok[invitationBody], error) {
 	t, err := s.invitationTicket(in.Body.Token)
@@ -187,7 +195,7 @@ type askedBody struct {
 func (s *Server) askRenewalByToken(ctx context.Context, in *struct {
 	Keyed
 	RawBody []byte
-	Body    tokenBody
+	Body    TokenBody
 },
 ) (*ok[askedBody], error) {
 	t, err := s.invitationTicket(in.Body.Token)
@@ -206,7 +214,7 @@ func (s *Server) checkPassword(ctx context.Context, in *struct {
 	}
 },
 ) (*ok[accountBody], error) {
-	app, now := requestOf(ctx).app, time.Now()
+	app, now := requestOf(ctx).app, s.Roster.Now()
 	if !s.nameTries.take(now, nameKey(app, in.Body.Identifier)) {
 		wait := *roster.ErrTooManyTries
 		at := now.Add(nameTriesTime).UTC()
@@ -245,7 +253,8 @@ func (s *Server) askPasswordByName(ctx context.Context, in *struct {
 
 func (s *Server) setPasswordByToken(ctx context.Context, in *struct {
 	Keyed
-	Body struct {
+	RawBody []byte
+	Body    struct {
 		Token    string `json:"token" maxLength:"200" doc:"What the link in the mail ends with."`
 		Password string `json:"password" maxLength:"1000"`
 	}
@@ -259,6 +268,6 @@ func (s *Server) setPasswordByToken(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	l, err := s.Roster.SetPassword(ctx, requestOf(ctx).app, t, hash, in.key(ctx, "", meaning(in.Body.Token)))
+	l, err := s.Roster.SetPassword(ctx, requestOf(ctx).app, t, hash, in.key(ctx, "", s.sealed(in.RawBody)))
 	return &ok[accountBody]{newAccountBody(l.Account)}, err
 }

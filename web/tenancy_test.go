@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"usher/internal/roster"
 )
 
 // TestNothingCrossesApps calls every operation of the document with another
@@ -87,9 +89,13 @@ func (s *site) newCrosser(name string) crosser {
 	blocked := "of-" + te.app.ID.String() + "@client.example"
 	s.invite(te, blocked)
 	s.exec(`INSERT INTO address (app_id, email_key, block, blocked_at) VALUES ($1, $2, 'hard', now())`, te.app.ID, blocked)
+	rec, _, err := s.roster.AddRecord(s.t.Context(), te.app.ID, te.actor.ID, "programme", te.app.ID.String(), roster.IdempotencyKey{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	return crosser{te, map[string]string{
 		"accounts": te.actor.ID.String(), "companies": te.company.ID.String(), "workspaces": te.workspace.ID.String(),
-		"invitations": inv.ID.String(), "messages": inv.MessageID.String(), "suppressions": blocked,
+		"invitations": inv.ID.String(), "messages": inv.MessageID.String(), "suppressions": blocked, "records": rec.ID.String(),
 	}}
 }
 
@@ -98,6 +104,7 @@ func (s *site) newCrosser(name string) crosser {
 var resourceOf = map[string]string{
 	"owner_id": "accounts", "Usher-Actor": "accounts", "subject_id": "invitations",
 	"company_id": "companies", "account_id": "accounts", "after": "invitations",
+	"origin_workspace_id": "workspaces",
 }
 
 // id is the app's id of a resource.

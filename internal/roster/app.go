@@ -94,7 +94,7 @@ func (r *Roster) App(ctx context.Context, id uuid.UUID) (app App, err error) {
 
 // OnlyApp is the app of an installation that has no other.
 func (r *Roster) OnlyApp(ctx context.Context) (app App, err error) {
-	err = r.readApp(ctx, &app, `SELECT `+appColumns+` FROM app WHERE (SELECT count(*) FROM (SELECT FROM app LIMIT 2) AS some) = 1`)
+	err = r.readApp(ctx, &app, `SELECT `+appColumns+` FROM app WHERE (SELECT count(*) FROM (SELECT FROM app LIMIT 2) AS apps) = 1`)
 	return app, err
 }
 

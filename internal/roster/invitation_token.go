@@ -36,6 +36,11 @@ func (r *Roster) AcceptFromApp(ctx context.Context, app uuid.UUID, t Ticket, a A
 		if err := ofApp(ctx, tx, app, t); err != nil {
 			return inv, err
 		}
+		if a.AccountID != uuid.Nil {
+			if err := exists(ctx, tx, "account", app, a.AccountID); err != nil {
+				return inv, err
+			}
+		}
 		inv, _, err = r.accept(ctx, tx, t, a, r.now())
 		return inv, err
 	})

@@ -223,7 +223,7 @@ func (r *Roster) MailMoved(ctx context.Context, dispatch uuid.UUID) (moved bool,
 					OR invitation.state <> 'pending' OR invitation.expires_at <= $4
 					OR invitation.message_id <> message.id AND message.kind = $2
 					OR invitation.version <> (message.args->>'version')::int
-					OR account.status <> 'active' OR account.password_version <> (message.args->>'version')::int))`,
+					OR account.status <> 'active' OR account.password_version <> COALESCE((message.args->>'version')::int, 0)))`,
 			dispatch, MailInvitation, MailReminder, r.now(), MailPassword).QueryRow(func(row pgx.Row) error { return row.Scan(&moved) })
 	})
 	if err != nil {
