@@ -183,8 +183,9 @@ chromium:
 		exit 1; \
 	fi
 
-# One test runs Resend's own client for Node.js, in the versions its lock file
-# names. Debian 12 has Node.js 18, macOS a newer one; either will do.
+# Tests run Resend's own client for Node.js and the library that verifies
+# webhooks, in the versions their lock file names. Debian 12 has Node.js 18, macOS
+# a newer one; either will do.
 NODE_LOCK := cmd/fakeresend/testdata/node/package-lock.json
 
 # Another compiles and runs the README's calls in TypeScript.
@@ -219,10 +220,10 @@ nodejs:
 	fi
 
 .usher/node/node_modules/.package-lock.json: $(NODE_LOCK) | nodejs
-	@echo "==> Getting Resend's client for Node.js (npm)"
+	@echo "==> Getting libraries for Node.js that tests run (npm)"
 	@mkdir -p .usher/node && cp $(dir $(NODE_LOCK))package.json $(NODE_LOCK) .usher/node/
 	@npm ci --prefix .usher/node --loglevel=error --ignore-scripts --no-audit --no-fund || { \
-		echo "npm could not get it; is the network there? Then run 'make node' again." >&2; exit 1; }
+		echo "npm could not get them; is the network there? Then run 'make node' again." >&2; exit 1; }
 	@touch $@
 
 .usher/client/node_modules/.package-lock.json: $(CLIENT_LOCK) | nodejs

@@ -32,7 +32,7 @@ func (w *Worker) apply(ctx context.Context, tx pgx.Tx, event string) (output str
 	if a.Then == mail.Alarm {
 		w.Log.Error("A mail could not be delivered for a reason of its own.", "message_id", a.MessageID, "reason", a.Code) // the mail server's words may name people
 	}
-	if a.Kind == roster.MailNews {
+	if !roster.Invites(a.Kind) {
 		return output, nil // news of what is already to be seen is not worth a second mail
 	}
 	switch a.Then {

@@ -92,7 +92,7 @@ func (w *Worker) composeDispatch(ctx context.Context, lane roster.Lane) (more bo
 			case l.Block != "":
 				reason := roster.ReasonOf(l.Block)
 				drops = append(drops, mail.Drop{ID: m.ID, State: mail.Suppressed, Reason: reason})
-				if m.Kind == roster.MailNews {
+				if !roster.Invites(m.Kind) {
 					continue
 				}
 				if _, err := w.Roster.In(tx).HoldInvitation(ctx, mailOf(m), reason); err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/riverqueue/river/rivertype"
 	"github.com/robfig/cron/v3"
 
+	"usher/internal/hook"
 	"usher/internal/mail"
 	"usher/internal/postgres"
 	"usher/internal/roster"
@@ -38,6 +39,14 @@ const (
 	// bulkCooldown is the same for mail that nobody waits for: what is written is
 	// sent soon, so that the next can be written.
 	bulkCooldown = 20 * time.Millisecond
+
+	// webhookWorkers is how many endpoints one process serves at once: far more
+	// than hang at any time, as each of those is soon left alone.
+	webhookWorkers = 100
+
+	// webhookCooldown is the least time between two fetches of jobs that send
+	// webhooks: nobody looks at a screen until they arrive.
+	webhookCooldown = 10 * time.Millisecond
 
 	// mailPoll is how often such mail is looked for even if no notification
 	// came: one that follows another within mailCooldown is not sent.
@@ -64,11 +73,16 @@ type Worker struct {
 
 	Log *slog.Logger
 
+	// PrivateWebhooks lets webhooks go to addresses that are not on the public
+	// internet.
+	PrivateWebhooks bool
+
 	// At is told where a job stands, at the points between which a process may
 	// die. Only the chaos suite's build sets it, to do just that.
 	At func(point string)
 
 	turns [2]turns // of composing, by lane
+	hooks *hook.Deliverer
 }
 
 // queues and their workers: mail that somebody waits for is fetched within
@@ -77,7 +91,9 @@ func queues() map[string]river.QueueConfig {
 	return map[string]river.QueueConfig{
 		roster.Interactive.Queue(): {MaxWorkers: 50, FetchCooldown: mailCooldown, FetchPollInterval: mailPoll},
 		roster.Bulk.Queue():        {MaxWorkers: 50, FetchCooldown: bulkCooldown},
+		roster.QueueWebhooks:       {MaxWorkers: webhookWorkers, FetchCooldown: webhookCooldown, FetchPollInterval: mailPoll},
 		mail.QueueHooks:            {MaxWorkers: 10, FetchCooldown: river.FetchCooldownDefault},
+		roster.QueueNotices:        {MaxWorkers: 10, FetchCooldown: river.FetchCooldownDefault},
 		roster.QueueSweeps:         {MaxWorkers: 2, FetchCooldown: river.FetchCooldownDefault},
 	}
 }
@@ -92,6 +108,7 @@ var schedule = []struct {
 	{"compose_bulk", "* * * * *", roster.ComposeMail{Lane: roster.Bulk}},
 	{"expire_invitations", "* * * * *", roster.ExpireInvitations{}},
 	{"reconcile_mail", "*/10 * * * *", mail.ReconcileMail{}},
+	{"wake_webhooks", "* * * * *", roster.WakeWebhooks{}},
 	{"watch_webhooks", "*/10 * * * *", mail.WatchWebhooks{}},
 }
 
@@ -112,16 +129,20 @@ func NewInserter(pool *pgxpool.Pool, logger *slog.Logger) (*river.Client[pgx.Tx]
 // worker process registers every kind and the whole schedule, since any of them
 // may become River's leader.
 func NewClient(pool *pgxpool.Pool, w *Worker, logger *slog.Logger) (*river.Client[pgx.Tx], error) {
+	w.hooks = w.deliverer()
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &composeMail{Worker: w})
 	river.AddWorker(workers, &sendDispatch{Worker: w})
 	river.AddWorker(workers, &expireInvitations{Worker: w})
+	river.AddWorker(workers, &notifyWorkspace{Worker: w})
 	river.AddWorker(workers, &applyProviderEvent{Worker: w})
 	river.AddWorker(workers, &retryMail{Worker: w})
 	river.AddWorker(workers, &liftSuppression{Worker: w})
 	river.AddWorker(workers, &liftAddress{Worker: w})
 	river.AddWorker(workers, &reconcileMail{Worker: w})
 	river.AddWorker(workers, &watchWebhooks{Worker: w})
+	river.AddWorker(workers, &deliverWebhooks{Worker: w})
+	river.AddWorker(workers, &wakeWebhooks{Worker: w})
 	periodic, err := periodicJobs()
 	if err != nil {
 		return nil, err

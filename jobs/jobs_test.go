@@ -113,7 +113,7 @@ func (w *world) settle(app, inviter string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if w.workspace, err = r.CreateWorkspace(ctx, w.app.ID, company.ID, "Family Okafor", w.inviter.ID, roster.IdempotencyKey{}); err != nil {
+	if w.workspace, err = r.CreateWorkspace(ctx, w.app.ID, roster.NewWorkspace{CompanyID: company.ID, Name: "Family Okafor", OwnerID: w.inviter.ID}, roster.IdempotencyKey{}); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -540,8 +540,11 @@ func TestClientWorksEveryKind(t *testing.T) {
 	if err := w.worker.Roster.LiftSuppression(t.Context(), w.app.ID, "ann@client.dev"); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := client.Insert(t.Context(), roster.DeliverWebhooks{EndpointID: w.app.ID}, nil); err != nil { // there is no such endpoint any more
+		t.Fatal(err)
+	}
 	w.eventually("every kind of job was completed", `
-		SELECT count(DISTINCT (kind, queue)) = 11 AND bool_and(state = 'completed') FROM river_job`)
+		SELECT count(DISTINCT (kind, queue)) = 13 AND bool_and(state = 'completed') FROM river_job`)
 	if state := value[string](w, `SELECT state FROM invitation WHERE id = $1`, gone.ID); state != "expired" {
 		t.Errorf("the invitation that is over is %s", state)
 	}

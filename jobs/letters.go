@@ -26,6 +26,12 @@ func (w *Worker) write(m mail.Message, l roster.Letter) (d mail.Draft, err error
 	case l.News != nil:
 		app, email = l.News.App, l.News.Inviter.Email
 		d.Content, err = mail.RenderNews(newsLetter(*l.News))
+	case l.Notice != nil:
+		app, email = l.Notice.App, l.Notice.Account.Email
+		d.Content, err = mail.RenderWorkspaces(mail.WorkspacesLetter{
+			Brand: brand(app), Locale: locale.Match(l.Notice.Account.Locale, app.Locale), RecipientName: l.Notice.Account.FullName,
+			Names: l.Notice.Workspaces, AppURL: app.URL,
+		})
 	}
 	if err != nil {
 		return d, fmt.Errorf("write message %s: %w", m.ID, err)
@@ -59,6 +65,7 @@ func (w *Worker) invitationLetter(m mail.Message, v roster.InvitationView) mail.
 		ExpiresAt:     v.ExpiresAt,
 		Zone:          v.Zone,
 		Again:         v.Sends > 1,
+		Professional:  v.Kind == roster.KindExternal,
 	}
 }
 
@@ -69,7 +76,10 @@ func newsLetter(news roster.News) mail.NewsLetter {
 			Kind:       strings.TrimPrefix(line.Type, "invitation."),
 			PersonName: line.PersonName, Email: line.Email, WorkspaceName: line.WorkspaceName, At: line.At,
 		}
-		if line.Type == roster.EventHeld {
+		switch {
+		case line.Reason == roster.ReasonInviterGone:
+			lines[i].Kind = orphanNews[line.Type]
+		case line.Type == roster.EventHeld:
 			o := mail.NewOutlook(line.Said, nil, 0, line.At, line.At)
 			lines[i].Kind, lines[i].Diagnostic, lines[i].Suggestion = mail.NewsOf(line.Reason), o.Diagnostic, roster.SuggestAddress(line.Email)
 		}
@@ -78,6 +88,12 @@ func newsLetter(news roster.News) mail.NewsLetter {
 		Brand: brand(news.App), Locale: locale.Match(news.Inviter.Locale, news.App.Locale),
 		RecipientName: news.Inviter.FullName, Zone: news.Zone, Lines: lines, AppURL: news.App.URL,
 	}
+}
+
+// orphanNews are the kinds of news about invitations whose inviter may no longer
+// invite.
+var orphanNews = map[string]string{
+	roster.EventHeld: mail.NewsOrphaned, roster.EventTransferred: mail.NewsTransferred, roster.EventRevoked: mail.NewsWithdrawn,
 }
 
 func brand(app roster.App) mail.Brand {

@@ -40,16 +40,24 @@ CREATE TABLE secondary_email (
 );
 CREATE INDEX secondary_email_key ON secondary_email (app_id, email_key);
 
+-- The kind stands before the key, so that the few professionals among many
+-- clients are found as fast as anybody.
 CREATE TABLE account_search (
     app_id     uuid NOT NULL,
+    kind       text NOT NULL,                            -- of the account
     key        text COLLATE "C" NOT NULL,                -- of search_keys
     account_id uuid NOT NULL,
-    PRIMARY KEY (app_id, key, account_id),
+    PRIMARY KEY (app_id, kind, key, account_id),
     FOREIGN KEY (app_id, account_id) REFERENCES account (app_id, id)
 );
 CREATE INDEX account_search_account ON account_search (account_id);
-INSERT INTO account_search (app_id, key, account_id)
-SELECT app_id, key, id FROM account, search_keys(full_name, email_key) AS key WHERE status NOT IN ('merged', 'archived');
+INSERT INTO account_search (app_id, kind, key, account_id)
+SELECT app_id, kind, key, id FROM account, search_keys(full_name, email_key) AS key WHERE status NOT IN ('merged', 'archived');
+-- Walking through an app's people and companies.
+CREATE INDEX account_list ON account (app_id, kind, id) WHERE status NOT IN ('merged', 'archived');
+CREATE INDEX company_list ON company (app_id, id);
+
+CREATE INDEX session_account ON session (account_id);
 
 -- A reference to something the app keeps for an account.
 CREATE TABLE record (
@@ -76,6 +84,7 @@ ALTER TABLE membership ADD COLUMN added_by uuid;            -- the account that 
 ALTER TABLE membership ADD COLUMN archived_at timestamptz;
 ALTER TABLE membership ADD COLUMN seen_at timestamptz;      -- when the person first saw the workspace in their list; null: it is new to them
 ALTER TABLE membership ADD COLUMN notice_due boolean NOT NULL DEFAULT false; -- the person is yet to be told
+UPDATE membership SET seen_at = created_at; -- nobody is told anew of what they have
 CREATE INDEX membership_account ON membership (account_id, workspace_id);
 CREATE INDEX membership_notice ON membership (account_id) WHERE notice_due;
 
@@ -103,6 +112,9 @@ DROP INDEX invitation_workspace;
 CREATE INDEX invitation_workspace ON invitation (app_id, workspace_id, state, id);
 CREATE INDEX invitation_app ON invitation (app_id, state, id);
 ALTER TABLE invitation DROP CONSTRAINT invitation_app_id_id_key;
+
+-- What is open by whoever invited, for when they may no longer.
+CREATE INDEX invitation_inviter ON invitation (inviter_id) WHERE state IN ('pending', 'on_hold');
 
 -- A person's inbox. What became of the item's subject is the subject's own word.
 CREATE TABLE notification (

@@ -73,14 +73,16 @@ CREATE TABLE account (
     CONSTRAINT account_status_check CHECK ((status = ANY (ARRAY['invited'::text, 'active'::text, 'temporary'::text, 'merged'::text, 'archived'::text])))
 );
 CREATE UNIQUE INDEX account_email ON public.account USING btree (app_id, email_key) WHERE (status <> ALL (ARRAY['merged'::text, 'archived'::text]));
+CREATE INDEX account_list ON public.account USING btree (app_id, kind, id) WHERE (status <> ALL (ARRAY['merged'::text, 'archived'::text]));
 CREATE UNIQUE INDEX account_username ON public.account USING btree (app_id, username) WHERE (username <> ''::text);
 
 CREATE TABLE account_search (
     app_id uuid NOT NULL,
+    kind text NOT NULL,
     key text NOT NULL,
     account_id uuid NOT NULL,
     CONSTRAINT account_search_app_id_account_id_fkey FOREIGN KEY (app_id, account_id) REFERENCES account(app_id, id),
-    CONSTRAINT account_search_pkey PRIMARY KEY (app_id, key, account_id)
+    CONSTRAINT account_search_pkey PRIMARY KEY (app_id, kind, key, account_id)
 );
 CREATE INDEX account_search_account ON public.account_search USING btree (account_id);
 
@@ -140,6 +142,7 @@ CREATE TABLE company (
     CONSTRAINT company_id_app_id_key UNIQUE (id, app_id),
     CONSTRAINT company_pkey PRIMARY KEY (id)
 );
+CREATE INDEX company_list ON public.company USING btree (app_id, id);
 
 CREATE TABLE company_member (
     app_id uuid NOT NULL,
@@ -200,6 +203,7 @@ CREATE TABLE event (
     CONSTRAINT event_app_id_fkey FOREIGN KEY (app_id) REFERENCES app(id),
     CONSTRAINT event_pkey PRIMARY KEY (id)
 );
+CREATE INDEX event_app ON public.event USING btree (app_id, at, id);
 CREATE INDEX event_subject ON public.event USING btree (app_id, subject_id, id);
 
 CREATE TABLE idempotency_key (
@@ -251,6 +255,7 @@ CREATE TABLE invitation (
 );
 CREATE INDEX invitation_app ON public.invitation USING btree (app_id, state, id);
 CREATE INDEX invitation_due ON public.invitation USING btree (expires_at) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
+CREATE INDEX invitation_inviter ON public.invitation USING btree (inviter_id) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
 CREATE UNIQUE INDEX invitation_open ON public.invitation USING btree (workspace_id, email_key) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
 CREATE INDEX invitation_person ON public.invitation USING btree (email_key, app_id);
 CREATE INDEX invitation_workspace ON public.invitation USING btree (app_id, workspace_id, state, id);
@@ -467,6 +472,7 @@ CREATE TABLE session (
     CONSTRAINT session_app_id_account_id_fkey FOREIGN KEY (app_id, account_id) REFERENCES account(app_id, id),
     CONSTRAINT session_pkey PRIMARY KEY (hash)
 );
+CREATE INDEX session_account ON public.session USING btree (account_id);
 CREATE INDEX session_expiry ON public.session USING btree (expires_at);
 
 CREATE TABLE usher_migration (
@@ -486,6 +492,51 @@ CREATE TABLE warning (
     CONSTRAINT warning_app_id_hash_key UNIQUE (app_id, hash),
     CONSTRAINT warning_pkey PRIMARY KEY (id)
 );
+
+CREATE TABLE webhook_delivery (
+    endpoint_id uuid NOT NULL,
+    event_id uuid NOT NULL,
+    app_id uuid NOT NULL,
+    state text NOT NULL,
+    attempts integer NOT NULL DEFAULT 0,
+    tries integer NOT NULL DEFAULT 0,
+    due_at timestamp with time zone,
+    status integer,
+    error text NOT NULL DEFAULT ''::text,
+    log jsonb NOT NULL DEFAULT '[]'::jsonb,
+    created_at timestamp with time zone NOT NULL,
+    settled_at timestamp with time zone,
+    CONSTRAINT webhook_delivery_app_id_endpoint_id_fkey FOREIGN KEY (app_id, endpoint_id) REFERENCES webhook_endpoint(app_id, id),
+    CONSTRAINT webhook_delivery_event_id_fkey FOREIGN KEY (event_id) REFERENCES event(id),
+    CONSTRAINT webhook_delivery_pkey PRIMARY KEY (endpoint_id, event_id),
+    CONSTRAINT webhook_delivery_state_check CHECK ((state = ANY (ARRAY['waiting'::text, 'delivered'::text, 'failed'::text, 'cancelled'::text])))
+);
+CREATE INDEX webhook_delivery_due ON public.webhook_delivery USING btree (endpoint_id, due_at) WHERE (state = 'waiting'::text);
+
+CREATE TABLE webhook_endpoint (
+    id uuid NOT NULL,
+    app_id uuid NOT NULL,
+    url text NOT NULL,
+    description text NOT NULL,
+    types text[] NOT NULL,
+    state text NOT NULL DEFAULT 'enabled'::text,
+    reason text NOT NULL DEFAULT ''::text,
+    disabled_at timestamp with time zone,
+    secret_version integer NOT NULL DEFAULT 1,
+    secret_key bytea NOT NULL,
+    old_secret_key bytea,
+    old_secret_until timestamp with time zone,
+    failures integer NOT NULL DEFAULT 0,
+    failing_since timestamp with time zone,
+    paused_until timestamp with time zone,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT webhook_endpoint_app_id_fkey FOREIGN KEY (app_id) REFERENCES app(id),
+    CONSTRAINT webhook_endpoint_app_id_id_key UNIQUE (app_id, id),
+    CONSTRAINT webhook_endpoint_pkey PRIMARY KEY (id),
+    CONSTRAINT webhook_endpoint_reason_check CHECK ((reason = ANY (ARRAY[''::text, 'asked'::text, 'failing'::text, 'gone'::text]))),
+    CONSTRAINT webhook_endpoint_state_check CHECK ((state = ANY (ARRAY['enabled'::text, 'disabled'::text, 'deleted'::text])))
+);
+CREATE INDEX webhook_endpoint_enabled ON public.webhook_endpoint USING btree (app_id) WHERE (state = 'enabled'::text);
 
 CREATE TABLE workspace (
     id uuid NOT NULL,

@@ -41,25 +41,41 @@ func (s *Server) apiRoutes() {
 	config.Security = []map[string][]string{{"key": {}}}
 	config.Tags = []*huma.Tag{
 		{Name: tagInvitations, Description: "Invitations ask a person to join a workspace."},
+		{Name: tagInbox, Description: "What awaits a person, and what they did with it."},
 		{Name: tagMail, Description: "What happened to each mail, and the addresses that get none."},
-		{Name: tagPeople, Description: "Accounts, the companies that employ professionals, and the workspaces they share."},
+		{Name: tagAccounts, Description: "People your app knows, and what it keeps for them."},
+		{Name: tagCompanies, Description: "Companies employ professionals."},
+		{Name: tagWorkspaces, Description: "What people share, and who they are: stakeholders and client users."},
 		{Name: tagPolicies, Description: "What your app decides about its invitations, reminders and notices."},
+		{Name: tagEvents, Description: "What happened: who did what to which subject, and when."},
+		{Name: tagWebhooks, Description: "Endpoints of yours that hear of events as they happen."},
 	}
 	s.api = humafiber.New(s.app, config)
 	s.api.UseMiddleware(s.authenticate)
 	s.app.Get("/openapi.json", s.openAPI)
 
 	s.invitationRoutes()
+	s.memberRoutes()
+	s.notificationRoutes()
 	s.mailRoutes()
-	s.peopleRoutes()
+	s.accountRoutes()
+	s.companyRoutes()
+	s.workspaceRoutes()
 	s.policyRoutes()
+	s.webhookRoutes()
+	describeWebhooks(s.api.OpenAPI())
 }
 
 const (
 	tagInvitations = "Invitations"
+	tagInbox       = "Inbox"
 	tagMail        = "Mail"
-	tagPeople      = "People and workspaces"
+	tagAccounts    = "Accounts"
+	tagCompanies   = "Companies"
+	tagWorkspaces  = "Workspaces"
 	tagPolicies    = "Policies"
+	tagEvents      = "Events"
+	tagWebhooks    = "Webhooks"
 )
 
 // request is what the middleware learned of an API request.
@@ -151,7 +167,7 @@ func (k *keyCache) caller(ctx context.Context, key string) (c caller, err error)
 // are.
 func register[I, O any](s *Server, op huma.Operation, handler func(context.Context, *I) (*O, error)) {
 	op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusUnprocessableEntity)
-	if op.Method == http.MethodPost {
+	if op.Method == http.MethodPost || op.Method == http.MethodPatch {
 		op.Errors = append(op.Errors, http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
 	}
 	op.MaxBodyBytes = maxBody

@@ -24,7 +24,7 @@ func TestBadInput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	archived, err := s.roster.CreateWorkspace(t.Context(), me.app.ID, me.company.ID, "Closed", me.actor.ID, roster.IdempotencyKey{})
+	archived, err := s.roster.CreateWorkspace(t.Context(), me.app.ID, roster.NewWorkspace{CompanyID: me.company.ID, Name: "Closed", OwnerID: me.actor.ID}, roster.IdempotencyKey{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,10 +89,10 @@ func TestBadInput(t *testing.T) {
 		code   string
 	}{
 		// Addresses.
-		{"address missing", field("email", nil), 422, "validation_failed"},
+		{"address missing", field("email", nil), 422, "email_missing"},
 		{"address empty", field("email", ""), 422, "email_missing"},
 		{"address blank", field("email", " \t "), 422, "email_missing"},
-		{"address null", raw(strings.Replace(invitationJSON(me, nil), `"ann@client.example"`, "null", 1)), 422, "validation_failed"},
+		{"address null", raw(strings.Replace(invitationJSON(me, nil), `"ann@client.example"`, "null", 1)), 422, "email_missing"},
 		{"address with display name", field("email", "Ann <ann@client.example>"), 422, "email_invalid"},
 		{"address in brackets", field("email", "<ann@client.example>"), 422, "email_invalid"},
 		{"address in quotes", field("email", `"ann"@client.example`), 422, "email_invalid"},
@@ -126,7 +126,7 @@ func TestBadInput(t *testing.T) {
 		{"address not UTF-8", raw(strings.Replace(invitationJSON(me, nil), "ann@", "an\xff@", 1)), 422, "email_local_not_ascii"},
 
 		// Names and messages.
-		{"name missing", field("full_name", nil), 422, "validation_failed"},
+		{"name missing", field("full_name", nil), 422, "name_missing"},
 		{"name empty", field("full_name", ""), 422, "name_missing"},
 		{"name blank", field("full_name", " \u00a0 "), 422, "name_missing"},
 		{"name too long", field("full_name", longName), 422, "validation_failed"},
@@ -147,7 +147,7 @@ func TestBadInput(t *testing.T) {
 		// Other fields.
 		{"locale unknown", field("locale", "klingon!"), 422, "locale_invalid"},
 		{"locale too long", field("locale", strings.Repeat("en-", 20)), 422, "validation_failed"},
-		{"kind unknown", field("kind", "colleague"), 422, "validation_failed"},
+		{"kind unknown", field("kind", "friend"), 422, "validation_failed"},
 		{"notify not a boolean", field("notify", "yes"), 422, "validation_failed"},
 		{"workspace missing", field("workspace_id", nil), 422, "validation_failed"},
 		{"workspace not a UUID", field("workspace_id", "7"), 422, "validation_failed"},

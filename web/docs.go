@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"usher/internal/roster"
 )
 
 // apiIntro opens the API's description.
@@ -38,13 +40,19 @@ func describe(doc *huma.OpenAPI, o Options) docsView {
 				ID: "lists", Title: "Lists",
 				Text: "Lists come in pages. Send `next` of one answer as `after` to get the following rows; the last page has no `next`.",
 			},
+			{
+				ID: "receiving-webhooks", Title: "Receiving webhooks",
+				Text: webhookIntro, Example: webhookExample,
+				Fields: webhookFields(doc),
+			},
+			{ID: "event-types", Title: "Types of events", Text: "Events and webhooks are of these types.", Fields: eventTypeFields()},
 		},
 	}
 	for _, tag := range doc.Tags {
 		group := docsGroup{ID: anchor(tag.Name), Title: tag.Name, Description: tag.Description}
 		for _, path := range slices.Sorted(maps.Keys(doc.Paths)) {
 			item := doc.Paths[path]
-			for _, op := range []*huma.Operation{item.Post, item.Get, item.Delete} {
+			for _, op := range []*huma.Operation{item.Post, item.Get, item.Patch, item.Delete} {
 				if op != nil && slices.Contains(op.Tags, tag.Name) {
 					group.Operations = append(group.Operations, describeOperation(doc, op, o))
 				}
@@ -53,6 +61,41 @@ func describe(doc *huma.OpenAPI, o Options) docsView {
 		v.Groups = append(v.Groups, group)
 	}
 	return v
+}
+
+// webhookExample is how a receiver verifies webhooks, and one of them.
+const webhookExample = `import { Webhook } from "standardwebhooks";
+const event = new Webhook(process.env.WEBHOOK_SECRET).verify(rawBody, headers); // throws if it is not ours
+
+{"type": "invitation.accepted", "timestamp": "2026-03-02T09:00:00Z", "data": {
+  "app_id": "0190f3c4-…", "subject_id": "0190f3c5-…", "actor_id": null,
+  "details": {"version": 1, "workspace_id": "0190f3c5-…"}}}`
+
+// webhookFields are the headers and the body of a webhook.
+func webhookFields(doc *huma.OpenAPI) (fields []docsField) {
+	op := doc.Webhooks["event"].Post
+	for _, p := range op.Parameters {
+		fields = append(fields, docsField{Name: p.Name, In: p.In, Type: p.Schema.Type, Description: p.Description, Required: true})
+	}
+	schema := resolve(doc, op.RequestBody.Content["application/json"].Schema)
+	for _, field := range bodyFields(doc, schema) {
+		if field.Name == "type" {
+			field.Limits = "" // they are listed by themselves
+		}
+		fields = append(fields, field)
+		for _, inner := range bodyFields(doc, resolve(doc, schema.Properties[field.Name])) {
+			inner.Name = field.Name + "." + inner.Name
+			fields = append(fields, inner)
+		}
+	}
+	return fields
+}
+
+func eventTypeFields() (fields []docsField) {
+	for _, t := range roster.EventTypes {
+		fields = append(fields, docsField{Name: t.Type, Description: t.Doc})
+	}
+	return fields
 }
 
 func anchor(title string) string { return strings.ReplaceAll(strings.ToLower(title), " ", "-") }

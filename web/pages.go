@@ -219,6 +219,7 @@ func codeSpans(s string) string {
 // Ways to accept an invitation.
 const (
 	modeNewAccount = "new_account" // nobody has this address: name and new password
+	modeSignUp     = "sign_up"     // the same, of a professional, who decides afterwards
 	modeLogIn      = "log_in"      // an account has it: its password
 	modeSignedIn   = "signed_in"   // logged in to it: one button
 	modeKnown      = "known"       // it has no password to log in with: one button
@@ -259,7 +260,7 @@ func (e formError) Field() string {
 type invitationView struct {
 	frame
 	Token         string
-	Mode          string // modeNewAccount, modeLogIn, modeSignedIn, modeKnown
+	Mode          string // modeNewAccount, modeSignUp, modeLogIn, modeSignedIn, modeKnown
 	InviterName   string
 	CompanyName   string // may be empty
 	WorkspaceName string
@@ -307,6 +308,7 @@ const (
 	messageAlreadyDeclined messageKind = "already_declined" // WorkspaceName, InviterName, At
 	messageExpired         messageKind = "expired"          // WorkspaceName, InviterName, At (when it ended); renewal form
 	messageRevoked         messageKind = "revoked"          // WorkspaceName
+	messageWaiting         messageKind = "waiting"          // its inviter may no longer invite: WorkspaceName, InviterName
 	messageDeadLink        messageKind = "dead_link"        // superseded, tampered, unknown: the same page; renewal form
 	messageRenewalAsked    messageKind = "renewal_asked"    // the same answer for every token
 	messageTooManyTries    messageKind = "too_many_tries"   // RetryAfter
@@ -316,7 +318,7 @@ const (
 // messageKinds lists them all.
 var messageKinds = []messageKind{
 	messageAccepted, messageAlreadyAccepted, messageDeclined, messageAlreadyDeclined, messageExpired,
-	messageRevoked, messageDeadLink, messageRenewalAsked, messageTooManyTries, messageProblem,
+	messageRevoked, messageWaiting, messageDeadLink, messageRenewalAsked, messageTooManyTries, messageProblem,
 }
 
 // messageView is a page that tells one thing. The renewal form POSTs to
@@ -346,7 +348,7 @@ func (v messageView) Tone() string {
 		return "sent"
 	case messageDeclined, messageAlreadyDeclined, messageRevoked:
 		return "closed"
-	case messageExpired, messageTooManyTries:
+	case messageExpired, messageWaiting, messageTooManyTries:
 		return "clock"
 	case messageDeadLink:
 		return "link"

@@ -250,6 +250,7 @@ func TestInvitationForms(t *testing.T) {
 		mode string
 		want string // the fields of the accept form, with autocomplete
 	}{
+		"sign up":     {mode: modeSignUp, want: "email=username full_name=name password=new-password"},
 		"new account": {mode: modeNewAccount, want: "email=username full_name=name password=new-password"},
 		"log in":      {mode: modeLogIn, want: "email=username password=current-password"},
 		"signed in":   {mode: modeSignedIn, want: ""},
@@ -263,7 +264,11 @@ func TestInvitationForms(t *testing.T) {
 			if len(forms) != 2 {
 				t.Fatalf("%d forms, want accept and decline", len(forms))
 			}
-			for i, action := range []string{"accept", "decline"} {
+			first := "accept"
+			if test.mode == modeSignUp {
+				first = "sign-up"
+			}
+			for i, action := range []string{first, "decline"} {
 				if got, want := attr(forms[i], "action"), "/i/"+sampleToken+"/"+action+"?lang=es"; got != want {
 					t.Errorf("form's action is %s, want %s", got, want)
 				}

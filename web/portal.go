@@ -94,10 +94,10 @@ func (s *Server) openInvitation(c *fiber.Ctx) (o opened, tell view, err error) {
 	return o, s.decidedPage(c, o), nil
 }
 
-// decidedPage tells what became of an invitation that cannot be decided any
-// more; nil for an open one.
+// decidedPage tells what became of an invitation that cannot be decided, or not
+// now; nil for any other.
 func (s *Server) decidedPage(c *fiber.Ctx, o opened) view {
-	if o.State.Open() {
+	if o.State.Open() && o.HeldFor == "" {
 		return nil
 	}
 	v := messageView{
@@ -118,7 +118,10 @@ func (s *Server) decidedPage(c *fiber.Ctx, o opened) view {
 	case roster.Expired:
 		v.Kind, v.At = messageExpired, o.ExpiresAt
 		c.Status(fiber.StatusGone)
-	case roster.Revoked, roster.Superseded, roster.Pending, roster.OnHold:
+	case roster.Pending, roster.OnHold: // nobody stands behind it at the moment
+		v.Kind = messageWaiting
+		c.Status(fiber.StatusConflict)
+	case roster.Revoked, roster.Superseded:
 		v.Kind = messageRevoked
 		c.Status(fiber.StatusGone)
 	}
@@ -139,6 +142,8 @@ func (s *Server) personFrame(c *fiber.Ctx, o opened) frame {
 // The ways to accept.
 func (o opened) mode() string {
 	switch {
+	case o.Account == nil && o.Kind == roster.KindExternal:
+		return modeSignUp
 	case o.Account == nil:
 		return modeNewAccount
 	case o.signedIn != nil:
@@ -202,6 +207,8 @@ func (s *Server) acceptInvitation(c *fiber.Ctx) (view, error) {
 		err = s.Roster.CheckPassword(ctx, o.AppID, o.Account.ID, password)
 	case modeSignedIn:
 		a.AccountID = o.signedIn.ID
+	case modeSignUp: // the account comes first
+		return s.openPage(c, o, ""), nil
 	case modeKnown: // who holds the link is as much as there is to know
 	}
 	var inv roster.Invitation
@@ -219,6 +226,33 @@ func (s *Server) acceptInvitation(c *fiber.Ctx) (view, error) {
 		}
 		s.setCookie(c, sessionCookie(o.App), value, "/", until)
 	}
+	return nil, s.backToInvitation(c)
+}
+
+// POST /i/{token}/sign-up. Who calls: an invited professional without an account.
+// It makes one and decides nothing.
+func (s *Server) signUp(c *fiber.Ctx) (view, error) {
+	o, tell, err := s.openInvitation(c)
+	if err != nil || tell != nil {
+		return tell, err
+	}
+	if o.isWrongAccount() || o.mode() != modeSignUp {
+		return s.openPage(c, o, ""), nil
+	}
+	ctx, name := c.UserContext(), c.FormValue("full_name")
+	hash, err := roster.HashPassword(ctx, c.FormValue("password"))
+	if err != nil {
+		return s.acceptFailed(c, o, name, err)
+	}
+	account, err := s.Roster.SignUp(ctx, o.ticket, roster.Acceptance{FullName: name, PasswordHash: hash})
+	if err != nil {
+		return s.acceptFailed(c, o, name, err)
+	}
+	value, until, err := s.Roster.StartSession(ctx, o.AppID, account)
+	if err != nil {
+		return nil, err
+	}
+	s.setCookie(c, sessionCookie(o.App), value, "/", until)
 	return nil, s.backToInvitation(c)
 }
 

@@ -139,7 +139,7 @@ func TestAcceptByLogIn(t *testing.T) {
 	}
 
 	// Signed in, the next invitation takes one click.
-	other, err := s.roster.CreateWorkspace(t.Context(), s.app.ID, s.company.ID, "Second", s.actor.ID, roster.IdempotencyKey{})
+	other, err := s.roster.CreateWorkspace(t.Context(), s.app.ID, roster.NewWorkspace{CompanyID: s.company.ID, Name: "Second", OwnerID: s.actor.ID}, roster.IdempotencyKey{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -78,6 +78,7 @@ func samples() map[string]view {
 			v.Mode, v.Errors, v.Note, v.CompanyName = modeLogIn, []formError{passwordWrong}, "", ""
 		}),
 		"invitation signed in": sampleInvitation(func(v *invitationView) { v.Mode, v.RecipientName = modeSignedIn, "" }),
+		"invitation sign up":   sampleInvitation(func(v *invitationView) { v.Mode = modeSignUp }),
 		"invitation known":     sampleInvitation(func(v *invitationView) { v.Mode = modeKnown }),
 		"invitation long words": sampleInvitation(func(v *invitationView) {
 			long := "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft"
@@ -102,6 +103,7 @@ func samples() map[string]view {
 		"expired":                sampleMessage(messageExpired, plain),
 		"expired, once":          sampleMessage(messageExpired, func(v *messageView) { v.At = time.Time{} }),
 		"revoked":                sampleMessage(messageRevoked, plain),
+		"waiting":                sampleMessage(messageWaiting, plain),
 		"dead link":              sampleMessage(messageDeadLink, func(v *messageView) { v.WorkspaceName, v.InviterName = "", "" }),
 		"renewal asked":          sampleMessage(messageRenewalAsked, plain),
 		"too many tries":         sampleMessage(messageTooManyTries, func(v *messageView) { v.RetryAfter = 14*time.Minute + time.Second }),

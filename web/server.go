@@ -31,6 +31,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 
+	"usher/internal/hook"
 	"usher/internal/mail"
 	"usher/internal/roster"
 )
@@ -62,10 +63,15 @@ type Options struct {
 	Hook        *mail.Hook    // takes the provider's webhooks; nil: none can be believed
 	URL         *url.URL      // Usher's public address
 	OpsPassword string        // empty: the ops pages are closed
-	Example     Example       // what the pages for developers show as a first call
-	Version     string
-	Log         zerolog.Logger
-	Ready       func(context.Context) error // the database answers and has the right schema
+
+	// PrivateWebhooks lets webhooks go to addresses that are not on the public
+	// internet.
+	PrivateWebhooks bool
+
+	Example Example // what the pages for developers show as a first call
+	Version string
+	Log     zerolog.Logger
+	Ready   func(context.Context) error // the database answers and has the right schema
 }
 
 // Example is the first call a newcomer can paste.
@@ -78,6 +84,7 @@ type Server struct {
 	Options
 
 	outbox *mail.Outbox
+	hooks  *hook.Log
 	app    *fiber.App
 	api    huma.API
 	pages  *pages
@@ -93,7 +100,7 @@ type Server struct {
 // New prepares a server; nothing runs yet. It fails if a template, a text or
 // the API's description is broken.
 func New(o Options) (*Server, error) {
-	s := &Server{Options: o, outbox: &mail.Outbox{DB: o.Roster.DB, Now: o.Roster.Now}}
+	s := &Server{Options: o, outbox: &mail.Outbox{DB: o.Roster.DB, Now: o.Roster.Now}, hooks: &hook.Log{DB: o.Roster.DB}}
 	var err error
 	if s.pages, err = newPages(); err != nil {
 		return nil, err
@@ -147,6 +154,7 @@ func (s *Server) routes() {
 	person := s.app.Group("/i", private, sameOrigin)
 	person.Get("/:token", s.page(s.invitationPage))
 	person.Post("/:token/accept", s.page(s.acceptInvitation))
+	person.Post("/:token/sign-up", s.page(s.signUp))
 	person.Post("/:token/decline", s.page(s.declineInvitation))
 	person.Post("/:token/renew", s.page(s.renewInvitation))
 	person.Post("/:token/switch", s.page(s.switchAccount))

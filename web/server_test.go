@@ -177,7 +177,7 @@ func (s *site) newTenant(name string) (te tenant) {
 	check()
 	te.company, err = r.CreateCompany(ctx, te.app.ID, "Acme Therapy", "", none)
 	check()
-	te.workspace, err = r.CreateWorkspace(ctx, te.app.ID, te.company.ID, "Family Okafor", te.actor.ID, none)
+	te.workspace, err = r.CreateWorkspace(ctx, te.app.ID, roster.NewWorkspace{CompanyID: te.company.ID, Name: "Family Okafor", OwnerID: te.actor.ID}, none)
 	check()
 	return te
 }

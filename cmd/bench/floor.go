@@ -65,6 +65,7 @@ type floorAnswer struct {
 	InviterID   uuid.UUID       `json:"inviter_id"`
 	Email       string          `json:"email"`
 	FullName    string          `json:"full_name"`
+	Visibility  string          `json:"visibility"`
 	Locale      string          `json:"locale"`
 	State       roster.State    `json:"state"`
 	Delivery    roster.Delivery `json:"delivery"`
@@ -120,6 +121,7 @@ func floorHandler(app uuid.UUID, pool *pgxpool.Pool) fiber.Handler {
 			Kind: roster.KindNewUser, Email: in.Email, EmailKey: in.Email, FullName: in.FullName, Locale: in.Locale,
 			State: roster.Pending, Delivery: roster.MailQueued, Version: 1, Sends: 1,
 			QueuedAt: &now, MessageID: &message, ExpiresAt: now.AddDate(0, 0, 14), CreatedAt: now,
+			Visibility: roster.VisibilityFull,
 		}
 		answer, err := json.Marshal(struct{ Result roster.Created }{roster.Created{Invitation: inv}})
 		if err != nil {
@@ -142,7 +144,7 @@ func floorHandler(app uuid.UUID, pool *pgxpool.Pool) fiber.Handler {
 			return err
 		}
 		return c.Status(fiber.StatusCreated).JSON(floorAnswer{
-			inv.ID, inv.Kind, inv.WorkspaceID, inv.InviterID, inv.Email, inv.FullName, inv.Locale,
+			inv.ID, inv.Kind, inv.WorkspaceID, inv.InviterID, inv.Email, inv.FullName, string(inv.Visibility), inv.Locale,
 			inv.State, inv.Delivery, inv.ExpiresAt, inv.CreatedAt, floorLink,
 		})
 	}

@@ -147,7 +147,7 @@ func (b *bench) seed(ctx context.Context) error {
 		if err := r.SetCompanyMember(ctx, app.ID, company.ID, account.ID, roster.RoleAdmin, roster.IdempotencyKey{}); err != nil {
 			return err
 		}
-		workspace, err := r.CreateWorkspace(ctx, app.ID, company.ID, "Ann Example - Private", account.ID, roster.IdempotencyKey{})
+		workspace, err := r.CreateWorkspace(ctx, app.ID, roster.NewWorkspace{CompanyID: company.ID, Name: "Ann Example - Private", OwnerID: account.ID}, roster.IdempotencyKey{})
 		if err != nil {
 			return err
 		}

@@ -138,17 +138,15 @@ func (s *stage) count(ctx context.Context) (tally, error) {
 	return t, s.recovery(ctx, &t)
 }
 
-// recovery finds how long what a kill interrupted took to end. A dispatch may
-// be killed again when it is tried again, and stays under way through the kills
-// that come before that: the first kill of its last killed attempt counts.
+// recovery finds how long what a kill interrupted took to end, from the last
+// kill before its end: what a dead worker left is given to another by River's
+// leader, who has to live for a while, and no leader does while a worker is
+// killed every second.
 func (s *stage) recovery(ctx context.Context, t *tally) error {
-	last := map[uuid.UUID]int{}
 	since := map[uuid.UUID]time.Time{}
 	for _, k := range s.kills {
-		for _, a := range k.underWay {
-			if a.N > last[a.Dispatch] {
-				last[a.Dispatch], since[a.Dispatch] = a.N, k.at
-			}
+		for _, dispatch := range k.underWay {
+			since[dispatch] = k.at
 		}
 	}
 	rows, err := s.pool.Query(ctx, `SELECT id, settled_at FROM dispatch WHERE id = ANY($1) AND settled_at IS NOT NULL`, slices.Collect(maps.Keys(since)))

@@ -36,7 +36,7 @@ type tally struct {
 	Faults       int     `json:"faults"`     // answers the provider spoiled
 	MaxPerSecond int     `json:"max_in_any_second"`
 	Limit        int     `json:"limit"`
-	Recovery     float64 `json:"recovery_s"` // longest from a kill to the end of what it interrupted
+	Recovery     float64 `json:"recovery_s"` // longest from the last kill before it to the end of what a kill interrupted
 	Seconds      float64 `json:"seconds"`
 	Mutant       string  `json:"mutant,omitempty"`
 }

@@ -200,8 +200,8 @@ func (k *keeper) died() {
 	defer cancel()
 	end := kill{at: time.Now()}
 	// While PostgreSQL restarts nobody knows, and the kill counts all the same.
-	if rows, err := k.pool.Query(ctx, `SELECT id, attempts FROM dispatch WHERE state = 'sending'`); err == nil {
-		end.underWay, _ = pgx.CollectRows(rows, pgx.RowToStructByPos[attempt])
+	if rows, err := k.pool.Query(ctx, `SELECT id FROM dispatch WHERE state = 'sending'`); err == nil {
+		end.underWay, _ = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 	}
 	k.stage.mu.Lock()
 	defer k.stage.mu.Unlock()

@@ -35,6 +35,9 @@ const (
 	// enough to be met.
 	limit = 40
 
+	// downTime is longer than the stand-in is ever told to be down.
+	downTime = 10 * time.Second
+
 	// startTime bounds how long a process may take until it answers.
 	startTime = 20 * time.Second
 )
@@ -69,13 +72,7 @@ type stage struct {
 // kill is the end of a worker and what was under way then.
 type kill struct {
 	at       time.Time
-	underWay []attempt
-}
-
-// attempt is one of a dispatch's.
-type attempt struct {
-	Dispatch uuid.UUID
-	N        int
+	underWay []uuid.UUID // dispatches
 }
 
 // process is a running program.
@@ -197,7 +194,7 @@ func (s *stage) seedApp(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		workspace, err := r.CreateWorkspace(ctx, app.ID, company.ID, "Ann Example - Private", account.ID, roster.IdempotencyKey{})
+		workspace, err := r.CreateWorkspace(ctx, app.ID, roster.NewWorkspace{CompanyID: company.ID, Name: "Ann Example - Private", OwnerID: account.ID}, roster.IdempotencyKey{})
 		s.app, s.account, s.workspace = app.ID, account.ID, workspace.ID
 		return err
 	})
@@ -242,22 +239,24 @@ func (s *stage) start(ctx context.Context, name, ready string, env []string, pro
 	}
 }
 
-// tell calls the stand-in's administration.
+// tell calls the stand-in's administration. While that is down it takes no new
+// connection, so it is told again.
 func (s *stage) tell(ctx context.Context, method, path string, in, out any) error {
-	var body io.Reader = http.NoBody
+	var body []byte
 	if in != nil {
-		encoded, err := json.Marshal(in)
-		if err != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
 			return fmt.Errorf("tell the stand-in: %w", err)
 		}
-		body = bytes.NewReader(encoded)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, s.providerURL+path, body)
-	if err != nil {
-		return fmt.Errorf("tell the stand-in: %w", err)
+	resp, err := s.administer(ctx, method, path, body)
+	for end := time.Now().Add(downTime); errors.Is(err, syscall.ECONNREFUSED) && time.Now().Before(end); {
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+		}
+		resp, err = s.administer(ctx, method, path, body)
 	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := s.admin.Do(req)
 	if err != nil {
 		return fmt.Errorf("tell the stand-in: %w", err)
 	}
@@ -273,6 +272,16 @@ func (s *stage) tell(ctx context.Context, method, path string, in, out any) erro
 		return fmt.Errorf("read the stand-in's answer: %w", err)
 	}
 	return nil
+}
+
+// administer sends one request to the stand-in's admin.
+func (s *stage) administer(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, s.providerURL+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	return s.admin.Do(req)
 }
 
 func (s *stage) close() error {

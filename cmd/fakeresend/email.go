@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -32,8 +33,8 @@ type email struct {
 	Bcc            []string          `json:"bcc"`
 	ReplyTo        []string          `json:"reply_to"`
 	Subject        string            `json:"subject"`
-	HTML           string            `json:"html"`
-	Text           string            `json:"text"`
+	HTML           jsonText          `json:"html"`
+	Text           jsonText          `json:"text"`
 	Headers        map[string]string `json:"headers"`
 	Tags           []tag             `json:"tags"`
 	Attachments    []attachment      `json:"attachments"`
@@ -99,8 +100,8 @@ type emailRequest struct {
 	Bcc         stringList          `json:"bcc"`
 	ReplyTo     stringList          `json:"reply_to"`
 	Subject     string              `json:"subject"`
-	HTML        string              `json:"html"`
-	Text        string              `json:"text"`
+	HTML        jsonText            `json:"html"`
+	Text        jsonText            `json:"text"`
 	Headers     map[string]string   `json:"headers"`
 	Tags        []tag               `json:"tags"`
 	Attachments []attachmentRequest `json:"attachments"`
@@ -112,6 +113,36 @@ type attachmentRequest struct {
 	ContentType string          `json:"content_type"`
 	Path        string          `json:"path"`
 	Content     json.RawMessage `json:"content"` // base64, or an array of byte values
+}
+
+// jsonText is a text as JSON has it, quotes and all; nil: an empty one. The
+// long parts of a mail are kept so and decoded for those who look at them.
+type jsonText []byte
+
+func (t *jsonText) UnmarshalJSON(data []byte) error {
+	switch {
+	case string(data) == "null" || string(data) == `""`:
+		*t = nil
+	case data[0] != '"':
+		return &json.UnmarshalTypeError{Value: "other type", Type: reflect.TypeFor[string]()} // encoding/json adds the field
+	default:
+		*t = bytes.Clone(data)
+	}
+	return nil
+}
+
+// MarshalJSON gives back what came.
+func (t jsonText) MarshalJSON() ([]byte, error) { //nolint:unparam // as json.Marshaler has it
+	if t == nil {
+		return []byte(`""`), nil
+	}
+	return t, nil
+}
+
+func (t jsonText) String() string {
+	var s string
+	_ = json.Unmarshal(t, &s) // nil leaves it empty; all else was read from JSON
+	return s
 }
 
 // stringList is a string or a list of strings.
@@ -215,7 +246,7 @@ func (r *emailRequest) check() (*email, *apiError) {
 		return nil, missing("to")
 	case r.Subject == "":
 		return nil, missing("subject")
-	case r.HTML == "" && r.Text == "":
+	case r.HTML == nil && r.Text == nil:
 		return nil, &apiError{http.StatusUnprocessableEntity, "missing_required_field", "Missing `html` or `text` field."}
 	case strings.ContainsAny(r.Subject, "\r\n\x00"):
 		return nil, invalid("Invalid `subject` field. Line breaks are not allowed.")

@@ -59,7 +59,7 @@ func (s *server) mailHTML(w http.ResponseWriter, r *http.Request) {
 		"default-src 'none'; img-src https: http: data:; style-src 'unsafe-inline'; form-action 'none'")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Referrer-Policy", "no-referrer")
-	_, _ = w.Write([]byte(linksOutside(e.HTML)))
+	_, _ = w.Write([]byte(linksOutside(e.HTML.String())))
 }
 
 // told says in words how the webhook took an event.

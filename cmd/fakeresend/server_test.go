@@ -298,7 +298,7 @@ func TestSendAndGet(t *testing.T) {
 		t.Fatalf("%d mails to ann", len(mails))
 	}
 	m := mails[0]
-	if m.ID != sent.Id || m.HTML != "<p>Hi</p>" || m.Text != "Hi" || m.ReplyTo[0] != "help@acme.dev" || m.Headers["Auto-Submitted"] != "auto-generated" ||
+	if m.ID != sent.Id || m.HTML.String() != "<p>Hi</p>" || m.Text.String() != "Hi" || m.ReplyTo[0] != "help@acme.dev" || m.Headers["Auto-Submitted"] != "auto-generated" ||
 		m.messageID() != "m1" || m.IdempotencyKey != "k1" || m.Attachments[0] != (attachment{"a.txt", "", 5}) || !m.Answered || time.Since(m.AcceptedAt) > time.Minute {
 		t.Errorf("mail = %+v", m)
 	}

@@ -29,6 +29,7 @@ type site struct {
 	actor     string // account that invites
 	inviter   string // its address
 	name      string // its name
+	company   string
 	workspace string
 	transport http.RoundTripper // nil: the usual one
 }
@@ -38,6 +39,7 @@ type invitation struct {
 	ID        string `json:"id"`
 	State     string `json:"state"`
 	Delivery  string `json:"delivery"`
+	Email     string `json:"email"`
 	AccountID string `json:"account_id"`
 	Link      string `json:"link"`
 	Duplicate bool   `json:"duplicate"`
@@ -446,9 +448,9 @@ func newSite(t testing.TB, env []string, transport http.RoundTripper) site {
 	s.must(t, http.MethodPost, "/v1/accounts", map[string]string{"kind": "professional", "full_name": s.name, "email": s.inviter}, &made)
 	s.actor = made.ID
 	s.must(t, http.MethodPost, "/v1/companies", map[string]string{"name": "Lighthouse Physio"}, &made)
-	company := made.ID
-	s.must(t, http.MethodPost, "/v1/companies/"+company+"/members", map[string]string{"account_id": s.actor, "role": "admin"}, nil)
-	s.must(t, http.MethodPost, "/v1/workspaces", map[string]string{"company_id": company, "name": "Ann - Private", "owner_id": s.actor}, &made)
+	s.company = made.ID
+	s.must(t, http.MethodPost, "/v1/companies/"+s.company+"/members", map[string]string{"account_id": s.actor, "role": "admin"}, nil)
+	s.must(t, http.MethodPost, "/v1/workspaces", map[string]string{"company_id": s.company, "name": "Ann - Private", "owner_id": s.actor}, &made)
 	s.workspace = made.ID
 	return s
 }

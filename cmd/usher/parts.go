@@ -127,16 +127,17 @@ func (p *parts) serve(ctx context.Context, listener net.Listener, example web.Ex
 
 func (p *parts) newServer(pool *pgxpool.Pool, queue *river.Client[pgx.Tx], example web.Example) (*web.Server, error) {
 	return web.New(web.Options{
-		Roster:      &roster.Roster{DB: pool, Jobs: queue, Now: time.Now},
-		Keys:        p.keys,
-		Mailbox:     p.mailbox(pool),
-		Hook:        p.hook(pool, queue),
-		URL:         p.URL,
-		OpsPassword: p.OpsPassword,
-		Example:     example,
-		Version:     version,
-		Log:         p.log,
-		Ready:       func(ctx context.Context) error { return postgres.CheckSchema(ctx, pool) },
+		Roster:          &roster.Roster{DB: pool, Jobs: queue, Now: time.Now},
+		Keys:            p.keys,
+		Mailbox:         p.mailbox(pool),
+		Hook:            p.hook(pool, queue),
+		URL:             p.URL,
+		OpsPassword:     p.OpsPassword,
+		PrivateWebhooks: p.Dev,
+		Example:         example,
+		Version:         version,
+		Log:             p.log,
+		Ready:           func(ctx context.Context) error { return postgres.CheckSchema(ctx, pool) },
 	})
 }
 
@@ -161,7 +162,7 @@ func (p *parts) work(ctx context.Context) error {
 		DB:     pool,
 		Roster: &roster.Roster{DB: pool, Now: time.Now},
 		Outbox: &mail.Outbox{DB: pool, Now: time.Now},
-		Keys:   p.keys, URL: p.URL, From: p.MailFrom, Log: p.slog(),
+		Keys:   p.keys, URL: p.URL, From: p.MailFrom, PrivateWebhooks: p.Dev, Log: p.slog(),
 	}
 	worker.Webhooks = p.ResendAPIKey != "" && p.HookSecrets != nil
 	if worker.From == "" {

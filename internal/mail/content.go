@@ -87,6 +87,7 @@ var (
 	invitationLetter = mustLetter("invitation")
 	reminderLetter   = mustLetter("reminder")
 	newsLetter       = mustLetter("news")
+	workspacesLetter = mustLetter("workspaces")
 )
 
 // view is what the templates of letters see. It is flat, and its values are
@@ -106,12 +107,16 @@ type view struct {
 	Inviter, Company, Workspace, When string
 	Note                              []string
 	NoteHTML                          htmltemplate.HTML // the same, with breaks
-	Again                             bool
+	Again, Professional               bool
 
 	// Of news.
 	Lines     []lineView
 	Preheader string
 	More      string
+
+	// Of new workspaces.
+	Intro string
+	Names []string
 }
 
 // brandView is a Brand checked, with the colours that follow from its own.

@@ -29,6 +29,7 @@ type InvitationLetter struct {
 	ExpiresAt      time.Time
 	Zone           *time.Location // of the recipient; nil is UTC
 	Again          bool           // the invitation was mailed before
+	Professional   bool           // the recipient works elsewhere: they log in or sign up, and approve there
 	FirstMessageID string         // the Message-ID of that first mail, which this one joins; may be empty
 }
 
@@ -105,8 +106,14 @@ func (l InvitationLetter) view() (view, error) {
 		v.Company = "" // the company itself invites
 	}
 	v.When = v.printer.DateTime(l.ExpiresAt, l.Zone)
+	v.Professional = l.Professional
 	subject := "invitation.subject"
-	if l.Again {
+	switch {
+	case l.Professional && l.Again:
+		subject = "professional.subject_again"
+	case l.Professional:
+		subject = "professional.subject"
+	case l.Again:
 		subject = "invitation.subject_again"
 	}
 	v.Subject = v.printer.T(subject,
@@ -115,13 +122,18 @@ func (l InvitationLetter) view() (view, error) {
 	return v, nil
 }
 
-// The kinds of NewsLine. The last five tell why the mail of an invitation did
-// not get through; the invitation is on hold until somebody acts.
+// The kinds of NewsLine. From NewsBounced on they tell why the mail of an
+// invitation did not get through; the invitation is on hold until somebody acts.
+// From NewsOrphaned to NewsWithdrawn they tell a workspace's owner of an
+// invitation whose inviter may no longer invite to it.
 const (
 	NewsAccepted     = "accepted"
 	NewsDeclined     = "declined"
 	NewsExpired      = "expired"
 	NewsRenewalAsked = "renewal_asked"
+	NewsOrphaned     = "orphaned"     // nobody can accept it until somebody takes it over
+	NewsTransferred  = "transferred"  // it is the owner's from now on
+	NewsWithdrawn    = "withdrawn"    // it was revoked
 	NewsBounced      = "bounced"      // the mail server refuses the address for good
 	NewsMailboxFull  = "mailbox_full" // it did so time and again for now
 	NewsSuppressed   = "suppressed"   // not sent, because earlier mail came back
@@ -137,6 +149,7 @@ var heldNews = map[string]bool{
 // The colours at a line's edge, readable on both grounds of a letter.
 var newsEdges = map[string]string{
 	NewsAccepted: "#1f8a52", NewsRenewalAsked: "#b7791f", NewsDeclined: "#98a2ae", NewsExpired: "#98a2ae",
+	NewsOrphaned: "#b7791f", NewsTransferred: "#1f8a52", NewsWithdrawn: "#98a2ae",
 	NewsBounced: "#c9442e", NewsMailboxFull: "#c9442e", NewsSuppressed: "#c9442e", NewsComplained: "#c9442e", NewsUndelivered: "#c9442e",
 }
 
@@ -235,4 +248,44 @@ func (v view) line(n NewsLine, zone *time.Location) lineView {
 		line.Suggestion = n.Suggestion
 	}
 	return line
+}
+
+// WorkspacesLetter tells a person of workspaces they were added to.
+type WorkspacesLetter struct {
+	Brand         Brand
+	Locale        string   // a BCP 47 tag; unsupported languages get locale.Default
+	RecipientName string   // may be empty
+	Names         []string // of the workspaces, at least one; shown in this order
+	AppURL        string   // absolute http(s) URL of the app; else the letter links nowhere
+}
+
+// RenderWorkspaces writes of one or more new workspaces in the recipient's
+// language.
+func RenderWorkspaces(l WorkspacesLetter) (Content, error) {
+	v := newView(l.Brand, l.Locale, l.RecipientName)
+	for _, name := range l.Names {
+		if name = cleanName(name); name != "" {
+			v.Names = append(v.Names, name)
+		}
+	}
+	n := len(v.Names)
+	switch {
+	case v.Brand.Name == "":
+		return Content{}, errors.New("render workspaces: no brand name")
+	case n == 0:
+		return Content{}, errors.New("render workspaces: no names")
+	}
+	if webURL(l.AppURL) {
+		v.Link = l.AppURL
+	}
+	v.Title = v.printer.T("workspaces.title", "count", n)
+	v.Intro = v.printer.T("workspaces.intro", "count", n, "brand", v.Brand.Name)
+	v.Subject = v.Title
+	if n == 1 {
+		v.Subject = v.printer.T("workspaces.subject", "workspace", shorten(v.Names[0], maxSubjectName))
+	}
+	if n > maxNews {
+		v.Names, v.More = v.Names[:maxNews], v.printer.T("news.more", "count", n-maxNews, "brand", v.Brand.Name)
+	}
+	return workspacesLetter.render(v, letterHeaders())
 }

@@ -2,8 +2,11 @@ package roster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -18,22 +21,38 @@ const (
 	Client       = "client"
 )
 
-const statusActive = "active"
+const (
+	statusActive   = "active"
+	statusArchived = "archived"
+	statusMerged   = "merged"
+
+	// maxSecondary bounds the further addresses of one person: those of a long
+	// working life.
+	maxSecondary = 10
+
+	// minUsername and maxUsername bound usernames, in characters. The longest is
+	// what stands before the @ of an address, since some are made of that.
+	minUsername = 2
+	maxUsername = maxLocal
+)
 
 // Account is a person in an app.
 type Account struct {
-	ID        uuid.UUID
-	AppID     uuid.UUID
-	Kind      string
-	Status    string
-	FullName  string
-	Email     string // as typed
-	Locale    string // empty: the app's
-	TimeZone  string // empty: the company's, then the app's
-	CreatedAt time.Time
+	ID              uuid.UUID
+	AppID           uuid.UUID
+	Kind            string
+	Status          string
+	FullName        string
+	Email           string // as typed
+	Locale          string // empty: the app's
+	TimeZone        string // empty: the company's, then the app's
+	CreatedAt       time.Time
+	Username        string   // empty: none
+	SecondaryEmails []string // as typed; nobody logs in by them; nil: none
 }
 
-const accountColumns = `account.id, account.app_id, account.kind, account.status, account.full_name, account.email, account.locale, account.time_zone, account.created_at`
+const accountColumns = `account.id, account.app_id, account.kind, account.status, account.full_name, account.email, account.locale, account.time_zone, account.created_at,
+	account.username, NULLIF(ARRAY(SELECT s.email FROM secondary_email s WHERE s.account_id = account.id ORDER BY s.created_at, s.email_key), '{}')`
 
 // isLive is the condition of accounts that own their address.
 const isLive = `account.status NOT IN ('merged', 'archived')`
@@ -41,10 +60,14 @@ const isLive = `account.status NOT IN ('merged', 'archived')`
 // NewAccount describes an account that an app makes for a person it knows.
 type NewAccount struct {
 	Kind, FullName, Email, Locale, TimeZone string
+
+	Username        string   // empty: none
+	SecondaryEmails []string // at most 10
 }
 
 // CreateAccount adds an active account. The person has no password with Usher
-// yet; an address that has an account already is refused.
+// yet; an address that has an account already is refused, and so is a username
+// that somebody has.
 func (r *Roster) CreateAccount(ctx context.Context, app uuid.UUID, n NewAccount, key IdempotencyKey) (Account, error) {
 	return once(ctx, r, app, key, func(tx pgx.Tx) (account Account, err error) {
 		if n.Kind != Professional && n.Kind != Client {
@@ -54,51 +77,79 @@ func (r *Roster) CreateAccount(ctx context.Context, app uuid.UUID, n NewAccount,
 		if err != nil {
 			return account, err
 		}
-		if n.FullName, err = cleanName("full_name", n.FullName); err != nil {
-			return account, err
-		}
-		if n.Locale, err = cleanLocale(n.Locale); err != nil {
-			return account, err
-		}
-		if n.TimeZone, err = cleanZone(n.TimeZone); err != nil {
+		c := AccountChange{FullName: &n.FullName, Locale: &n.Locale, TimeZone: &n.TimeZone, Username: &n.Username, SecondaryEmails: &n.SecondaryEmails}
+		if err := c.clean(); err != nil {
 			return account, err
 		}
 		account = Account{
 			ID: newID(), AppID: app, Kind: n.Kind, Status: statusActive, FullName: n.FullName,
 			Email: address.Typed, Locale: n.Locale, TimeZone: n.TimeZone, CreatedAt: r.now(),
+			Username: n.Username, SecondaryEmails: n.SecondaryEmails,
 		}
-		tag, err := insertAccount(ctx, tx, account, address.Key, "")
-		if err == nil && !tag {
+		ok, err := insertAccount(ctx, tx, account, address.Key, "")
+		if err == nil && !ok {
 			err = errorf(Conflict, "email_in_use", "There is an account with this e-mail address already.")
 		}
 		return account, err
 	})
 }
 
-// insertAccount stores a new account unless its address has one; ok tells
-// whether it did.
+// insertAccount stores a new account with what it is found by, unless its
+// address has one, and puts the open invitations to the address into its inbox;
+// ok tells whether it did.
 func insertAccount(ctx context.Context, tx pgx.Tx, a Account, emailKey, passwordHash string) (ok bool, err error) {
-	tag, err := tx.Exec(ctx, `
-		INSERT INTO account (id, app_id, kind, status, full_name, email, email_key, locale, time_zone, password_hash, created_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-		ON CONFLICT (app_id, email_key) WHERE status NOT IN ('merged', 'archived') DO NOTHING`,
-		a.ID, a.AppID, a.Kind, a.Status, a.FullName, a.Email, emailKey, a.Locale, a.TimeZone, passwordHash, a.CreatedAt)
+	secondary := secondaryKeys(a.SecondaryEmails)
+	if slices.Contains(secondary, emailKey) {
+		return false, errSecondaryIsPrimary
+	}
+	err = tx.QueryRow(ctx, `
+		WITH made AS (
+			INSERT INTO account (id, app_id, kind, status, full_name, email, email_key, locale, time_zone, password_hash, created_at, username)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+			ON CONFLICT (app_id, email_key) WHERE status NOT IN ('merged', 'archived') DO NOTHING
+			RETURNING id, app_id, kind, full_name, email_key
+		), further AS (
+			INSERT INTO secondary_email (app_id, account_id, email, email_key, created_at)
+			SELECT made.app_id, made.id, s.email, s.email_key, $11 FROM made, unnest($13::text[], $14::text[]) AS s (email, email_key)
+		), found_by AS (
+			INSERT INTO account_search (app_id, kind, key, account_id)
+			SELECT made.app_id, made.kind, key, made.id FROM made, search_keys(made.full_name, made.email_key) AS key
+		)
+		SELECT count(*) = 1 FROM made`,
+		a.ID, a.AppID, a.Kind, a.Status, a.FullName, a.Email, emailKey, a.Locale, a.TimeZone, passwordHash, a.CreatedAt, a.Username,
+		a.SecondaryEmails, secondary).Scan(&ok)
+	if postgres.Violates(err, "account_username") {
+		return false, errUsernameTaken
+	}
 	if err != nil {
 		return false, fmt.Errorf("create account: %w", err)
 	}
-	return tag.RowsAffected() == 1, nil
+	if !ok {
+		return false, nil
+	}
+	if _, err := recordEvents(ctx, tx, a.CreatedAt, newEvent{a.AppID, EventAccountCreated, a.ID, uuid.Nil, fmt.Appendf(nil, `{"kind":%q}`, a.Kind)}); err != nil {
+		return false, err
+	}
+	if a.Status == statusActive {
+		err = noteOpenInvitations(ctx, tx, a.AppID, a.ID, emailKey, a.CreatedAt)
+	}
+	return true, err
 }
 
 // Account is one account of an app.
 func (r *Roster) Account(ctx context.Context, app, id uuid.UUID) (account Account, err error) {
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT `+accountColumns+` FROM account WHERE app_id = $1 AND id = $2`, app, id)
-		if err != nil {
-			return err
-		}
-		account, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Account])
+		account, err = readAccount(ctx, tx, app, id)
 		return err
 	})
+	return account, err
+}
+
+func readAccount(ctx context.Context, tx pgx.Tx, app, id uuid.UUID) (account Account, err error) {
+	rows, err := tx.Query(ctx, `SELECT `+accountColumns+` FROM account WHERE app_id = $1 AND id = $2`, app, id)
+	if err == nil {
+		account, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Account])
+	}
 	if errors.Is(err, pgx.ErrNoRows) {
 		return account, notFound("account")
 	}
@@ -106,4 +157,252 @@ func (r *Roster) Account(ctx context.Context, app, id uuid.UUID) (account Accoun
 		return account, fmt.Errorf("read account %s: %w", id, err)
 	}
 	return account, nil
+}
+
+// AccountChange is what is to be different about an account; nil leaves a thing
+// as it is. The address is not among them: who logs in by it has to prove it.
+type AccountChange struct {
+	FullName, Locale, TimeZone *string
+
+	Username        *string   // empty: none any more
+	SecondaryEmails *[]string // all of them, at most 10
+}
+
+var (
+	errUsernameTaken      = &Error{Kind: Conflict, Code: "username_taken", Message: "Somebody has this username already. Choose another.", Field: "username"}
+	errSecondaryIsPrimary = invalidField("secondary_emails", "email_is_primary", "One of the secondary addresses is the one the person logs in by. Leave it out.")
+)
+
+// clean checks the change and brings it into the form that is kept.
+func (c AccountChange) clean() (err error) {
+	if c.FullName != nil {
+		if *c.FullName, err = cleanName("full_name", *c.FullName); err != nil {
+			return err
+		}
+	}
+	if c.Locale != nil {
+		if *c.Locale, err = cleanLocale(*c.Locale); err != nil {
+			return err
+		}
+	}
+	if c.TimeZone != nil {
+		if *c.TimeZone, err = cleanZone(*c.TimeZone); err != nil {
+			return err
+		}
+	}
+	if c.Username != nil {
+		if *c.Username, err = cleanUsername(*c.Username); err != nil {
+			return err
+		}
+	}
+	if c.SecondaryEmails != nil {
+		*c.SecondaryEmails, err = cleanSecondary(*c.SecondaryEmails)
+	}
+	return err
+}
+
+// fields names what the change is about, as the API does.
+func (c AccountChange) fields() []string {
+	fields := []string{}
+	for _, f := range []struct {
+		name  string
+		given bool
+	}{
+		{"full_name", c.FullName != nil}, {"locale", c.Locale != nil}, {"time_zone", c.TimeZone != nil},
+		{"username", c.Username != nil}, {"secondary_emails", c.SecondaryEmails != nil},
+	} {
+		if f.given {
+			fields = append(fields, f.name)
+		}
+	}
+	return fields
+}
+
+// reservedUsernames are names that people would take for somebody in charge, or
+// programs for something else.
+var reservedUsernames = []string{
+	"abuse", "account", "admin", "administrator", "anonymous", "api", "billing", "contact", "help", "home", "hostmaster", "info",
+	"login", "logout", "mail", "mailer-daemon", "me", "moderator", "no-reply", "nobody", "noreply", "null", "official", "ops",
+	"owner", "password", "postmaster", "root", "security", "service", "staff", "support", "sysadmin", "system", "team", "undefined",
+	"usher", "webmaster", "www",
+}
+
+// cleanUsername checks a username and returns it in small letters; empty stays
+// empty. It never has an @, so that nobody's username is another's address.
+func cleanUsername(name string) (string, error) {
+	name = strings.ToLower(strings.TrimSpace(name))
+	if name == "" {
+		return "", nil
+	}
+	fits := len(name) >= minUsername && len(name) <= maxUsername && plainLetter(name[0]) && plainLetter(name[len(name)-1])
+	for i := range len(name) {
+		fits = fits && (plainLetter(name[i]) || strings.IndexByte("._+-", name[i]) >= 0)
+	}
+	if !fits {
+		return "", invalidField("username", "username_invalid",
+			"A username has %d to %d letters from a to z, digits, dots, hyphens, underscores or plus signs, and begins and ends with a letter or a digit.", minUsername, maxUsername)
+	}
+	if slices.Contains(reservedUsernames, name) {
+		return "", invalidField("username", "username_reserved", "This username is kept for the service itself. Choose another.")
+	}
+	return name, nil
+}
+
+func plainLetter(b byte) bool { return b >= 'a' && b <= 'z' || b >= '0' && b <= '9' }
+
+// cleanSecondary checks further addresses; of those that are the same the first
+// stays.
+func cleanSecondary(typed []string) ([]string, error) {
+	if len(typed) > maxSecondary {
+		return nil, invalidField("secondary_emails", "too_many_emails", "A person has at most %d secondary addresses.", maxSecondary)
+	}
+	var kept, keys []string
+	for _, t := range typed {
+		address, err := ParseAddress(t)
+		if err != nil {
+			refusal := &Error{}
+			if errors.As(err, &refusal) {
+				refusal.Field = "secondary_emails"
+			}
+			return nil, err
+		}
+		if !slices.Contains(keys, address.Key) {
+			kept, keys = append(kept, address.Typed), append(keys, address.Key)
+		}
+	}
+	return kept, nil
+}
+
+// secondaryKeys are addresses that cleanSecondary let through, as compared.
+func secondaryKeys(typed []string) []string {
+	keys := make([]string, 0, len(typed))
+	for _, t := range typed {
+		if address, err := ParseAddress(t); err == nil {
+			keys = append(keys, address.Key)
+		}
+	}
+	return keys
+}
+
+// ChangeAccount changes an account. Archived and merged ones stay as they are.
+func (r *Roster) ChangeAccount(ctx context.Context, app, id uuid.UUID, c AccountChange, key IdempotencyKey) (Account, error) {
+	return once(ctx, r, app, key, func(tx pgx.Tx) (account Account, err error) {
+		if err := c.clean(); err != nil {
+			return account, err
+		}
+		now := r.now()
+		var emailKey string
+		err = tx.QueryRow(ctx, `
+			UPDATE account SET full_name = COALESCE($3, full_name), locale = COALESCE($4, locale),
+				time_zone = COALESCE($5, time_zone), username = COALESCE($6, username)
+			WHERE app_id = $1 AND id = $2 AND `+isLive+`
+			RETURNING email_key`, app, id, c.FullName, c.Locale, c.TimeZone, c.Username).Scan(&emailKey)
+		switch {
+		case postgres.Violates(err, "account_username"):
+			return account, errUsernameTaken
+		case errors.Is(err, pgx.ErrNoRows):
+			return account, accountOver(ctx, tx, app, id)
+		case err != nil:
+			return account, fmt.Errorf("change account %s: %w", id, err)
+		}
+		batch := &pgx.Batch{}
+		if c.SecondaryEmails != nil {
+			keys := secondaryKeys(*c.SecondaryEmails)
+			if slices.Contains(keys, emailKey) {
+				return account, errSecondaryIsPrimary
+			}
+			batch.Queue(`DELETE FROM secondary_email WHERE account_id = $1 AND email_key <> ALL ($2)`, id, keys)
+			batch.Queue(`
+				INSERT INTO secondary_email (app_id, account_id, email, email_key, created_at)
+				SELECT $1, $2, email, email_key, $5 FROM unnest($3::text[], $4::text[]) AS s (email, email_key)
+				ON CONFLICT (account_id, email_key) DO UPDATE SET email = EXCLUDED.email`, app, id, *c.SecondaryEmails, keys, now)
+		}
+		if c.FullName != nil {
+			batch.Queue(`DELETE FROM account_search WHERE account_id = $1`, id)
+			batch.Queue(`
+				INSERT INTO account_search (app_id, kind, key, account_id)
+				SELECT account.app_id, account.kind, key, account.id FROM account, search_keys(full_name, email_key) AS key
+				WHERE account.app_id = $1 AND account.id = $2`, app, id)
+		}
+		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+			return account, fmt.Errorf("change account %s: %w", id, err)
+		}
+		fields, err := json.Marshal(map[string]any{"fields": c.fields()})
+		if err != nil {
+			return account, fmt.Errorf("change account %s: %w", id, err)
+		}
+		if _, err := recordEvents(ctx, tx, now, newEvent{app, EventAccountUpdated, id, uuid.Nil, fields}); err != nil {
+			return account, err
+		}
+		return readAccount(ctx, tx, app, id)
+	})
+}
+
+// accountOver says why an account cannot be changed.
+func accountOver(ctx context.Context, tx pgx.Tx, app, id uuid.UUID) error {
+	account, err := readAccount(ctx, tx, app, id)
+	if err != nil {
+		return err
+	}
+	stands := errorf(Conflict, "account_"+account.Status, "This account is %s; it stays as it is.", account.Status)
+	stands.State = State(account.Status)
+	return stands
+}
+
+// ArchiveAccount ends an account: nobody logs in to it any more, its
+// memberships end, nobody finds it, and its address is free for another. Its
+// records stay. Invitations it sent that are open go the way of the app's
+// policy for those whose inviter may no longer invite. Archiving it again is a
+// success.
+func (r *Roster) ArchiveAccount(ctx context.Context, app, id uuid.UUID, key IdempotencyKey) (Account, error) {
+	return once(ctx, r, app, key, func(tx pgx.Tx) (account Account, err error) {
+		now := r.now()
+		tag, err := tx.Exec(ctx, `UPDATE account SET status = 'archived' WHERE app_id = $1 AND id = $2 AND `+isLive, app, id)
+		if err != nil {
+			return account, fmt.Errorf("archive account %s: %w", id, err)
+		}
+		if account, err = readAccount(ctx, tx, app, id); err != nil {
+			return account, err
+		}
+		if tag.RowsAffected() == 0 {
+			if account.Status == statusArchived {
+				return account, nil
+			}
+			return account, accountOver(ctx, tx, app, id)
+		}
+		events := []newEvent{{app, EventAccountArchived, id, uuid.Nil, json.RawMessage(`{}`)}}
+		batch := &pgx.Batch{}
+		batch.Queue(`
+			UPDATE membership SET state = 'archived', archived_at = $3, notice_due = false
+			WHERE app_id = $1 AND account_id = $2 AND state = 'active' RETURNING workspace_id`, app, id, now).
+			Query(eventsOfRows(&events, app, EventMembershipArchived, memberData(id)))
+		batch.Queue(`DELETE FROM company_member WHERE app_id = $1 AND account_id = $2 RETURNING company_id`, app, id).
+			Query(eventsOfRows(&events, app, EventCompanyMemberRemoved, memberData(id)))
+		batch.Queue(`DELETE FROM session WHERE app_id = $1 AND account_id = $2`, app, id)
+		batch.Queue(`DELETE FROM account_search WHERE app_id = $1 AND account_id = $2`, app, id)
+		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+			return account, fmt.Errorf("archive account %s: %w", id, err)
+		}
+		if _, err := recordEvents(ctx, tx, now, events...); err != nil {
+			return account, err
+		}
+		return account, r.orphan(ctx, tx, app, id, uuid.Nil, now)
+	})
+}
+
+// eventsOfRows appends an event for each row, whose one column is its subject.
+func eventsOfRows(events *[]newEvent, app uuid.UUID, eventType string, data json.RawMessage) func(pgx.Rows) error {
+	return func(rows pgx.Rows) error {
+		subjects, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		for _, subject := range subjects {
+			*events = append(*events, newEvent{app, eventType, subject, uuid.Nil, data})
+		}
+		return err
+	}
+}
+
+// memberData is what an event about a member, whose subject is the workspace or
+// the company, keeps.
+func memberData(account uuid.UUID) json.RawMessage {
+	return fmt.Appendf(nil, `{"account_id":%q}`, account)
 }

@@ -150,7 +150,7 @@ func TestCompaniesAndWorkspaces(t *testing.T) {
 	done(t, b.SetCompanyMember(ctx, app, company.ID, b.Outsider.ID, roster.RoleAdmin, noKey))
 	refused(t, b.Create(t, row)[0].Err, roster.Forbidden, "actor_not_allowed")
 
-	workspace, err := b.CreateWorkspace(ctx, app, company.ID, "No owner yet", uuid.Nil, noKey)
+	workspace, err := b.CreateWorkspace(ctx, app, roster.NewWorkspace{CompanyID: company.ID, Name: "No owner yet"}, noKey)
 	done(t, err)
 	members, err := b.Members(ctx, app, workspace.ID, uuid.Nil, 10)
 	if done(t, err); len(members) != 0 {

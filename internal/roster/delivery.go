@@ -167,7 +167,7 @@ func (r *Roster) ResendToBlocked(ctx context.Context, app, actor, id uuid.UUID, 
 			return Invitation{}, err
 		}
 		inv, ok, err := change(ctx, tx, app, id, `
-			SET queued_at = $3 WHERE app_id = $1 AND id = $2 AND `+isOpen+` AND expires_at > $3 AND sends <= $4`, app, id, now, p.MaxResends)
+			SET queued_at = $3 WHERE app_id = $1 AND id = $2 AND `+isOpen+` AND held_for = '' AND expires_at > $3 AND sends <= $4`, app, id, now, p.MaxResends)
 		if err != nil {
 			return inv, err
 		}
@@ -251,7 +251,7 @@ func (r *Roster) AddressLifted(ctx context.Context, job LiftSuppression) error {
 		}
 		inv, err := collectInvitation(tx.Query(ctx, `
 			UPDATE invitation SET state = 'pending', sends = sends + 1, message_id = $3, queued_at = $4
-			WHERE id = $1 AND version = $2 AND sends = $5 AND `+isOpen+` AND expires_at > $4
+			WHERE id = $1 AND version = $2 AND sends = $5 AND `+isOpen+` AND held_for = '' AND expires_at > $4
 			RETURNING `+invitationColumns, job.InvitationID, job.Version, newID(), now, job.Send))
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil

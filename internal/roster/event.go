@@ -22,11 +22,33 @@ const (
 	EventDeclined         = "invitation.declined"
 	EventRevoked          = "invitation.revoked"
 	EventExpired          = "invitation.expired"
+	EventSuperseded       = "invitation.superseded"
 	EventReopened         = "invitation.reopened"
 	EventRenewalAsked     = "invitation.renewal_asked"
 	EventExpiryExtended   = "invitation.expiry_extended"
 	EventHeld             = "invitation.held"
 	EventMailboxExists    = "invitation.mailbox_exists"
+	EventTransferred      = "invitation.transferred"
+	EventTakenOver        = "invitation.taken_over"
+
+	EventAccountCreated  = "account.created"
+	EventAccountUpdated  = "account.updated"
+	EventAccountArchived = "account.archived"
+	EventRecordAdded     = "record.added"   // its subject is the account
+	EventRecordRemoved   = "record.removed" // likewise
+
+	EventCompanyCreated       = "company.created"
+	EventCompanyMemberSet     = "company_member.set"     // its subject is the company
+	EventCompanyMemberRemoved = "company_member.removed" // likewise
+
+	EventWorkspaceCreated  = "workspace.created"
+	EventWorkspaceUpdated  = "workspace.updated"
+	EventWorkspaceArchived = "workspace.archived"
+
+	EventMembershipCreated  = "membership.created"  // its subject is the workspace
+	EventMembershipChanged  = "membership.changed"  // likewise
+	EventMembershipArchived = "membership.archived" // likewise
+	EventMembershipDeleted  = "membership.deleted"  // likewise
 )
 
 // Event is one line of history: who did what to which subject, and when.
@@ -73,7 +95,8 @@ type newEvent struct {
 	data      json.RawMessage // no personal data: events outlive it
 }
 
-// recordEvents writes events in their order and returns their ids.
+// recordEvents writes events in their order, for those who listen too, and
+// returns their ids.
 func recordEvents(ctx context.Context, tx pgx.Tx, at time.Time, events ...newEvent) ([]uuid.UUID, error) {
 	n := len(events)
 	if n == 0 {
@@ -85,9 +108,13 @@ func recordEvents(ctx context.Context, tx pgx.Tx, at time.Time, events ...newEve
 		ids[i], apps[i], types[i], subjects[i], actors[i], data[i] = newID(), e.app, e.eventType, e.subject, e.actor, e.data
 	}
 	if _, err := tx.Exec(ctx, `
-		INSERT INTO event (id, app_id, type, subject_id, actor_id, data, at)
-		SELECT id, app_id, type, subject_id, NULLIF(actor_id, '00000000-0000-0000-0000-000000000000'::uuid), data, $7
-		FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::uuid[], $6::jsonb[]) AS q (id, app_id, type, subject_id, actor_id, data)`,
+		WITH recorded AS (
+			INSERT INTO event (id, app_id, type, subject_id, actor_id, data, at)
+			SELECT id, app_id, type, subject_id, NULLIF(actor_id, '00000000-0000-0000-0000-000000000000'::uuid), data, $7
+			FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::uuid[], $6::jsonb[]) AS q (id, app_id, type, subject_id, actor_id, data)
+			RETURNING id, app_id, type, at
+		), `+fanOut+`
+		SELECT count(*) FROM rung`,
 		ids, apps, types, subjects, actors, data, at); err != nil {
 		return nil, fmt.Errorf("record %s of %s and %d more events: %w", events[0].eventType, events[0].subject, n-1, err)
 	}

@@ -62,9 +62,22 @@ const (
 	MailUncertain  Delivery = "uncertain"  // nobody knows, and trying again could send it twice
 )
 
-// KindNewUser invites somebody by name and address; who accepts becomes a
-// client user of the workspace.
-const KindNewUser = "new_user"
+// The kinds of invitation. The last two are for accounts the actor knows: they
+// are members at once, and the invitation is accepted from the start.
+const (
+	KindNewUser      = "new_user"              // by name and address; who accepts becomes a client user
+	KindExternal     = "external_professional" // by address, after a warning; who approves becomes a stakeholder
+	KindColleague    = "colleague"             // of the actor or of the workspace's company; becomes a stakeholder
+	KindExistingUser = "existing_user"         // of another of the actor's workspaces; becomes a client user
+)
+
+// role is what somebody becomes by an invitation of that kind.
+func role(kind string) string {
+	if kind == KindExternal || kind == KindColleague {
+		return RoleStakeholder
+	}
+	return RoleClientUser
+}
 
 // Invitation asks a person to join a workspace.
 type Invitation struct {
@@ -79,6 +92,7 @@ type Invitation struct {
 	Locale         string // empty: the app's
 	Note           string // the inviter's own words, plain text
 	State          State
+	HeldFor        string // of OnHold: empty for its mail's sake, "inviter" where nobody can accept it until somebody takes it over
 	Delivery       Delivery
 	Version        int // links carry it; older ones are dead
 	Sends          int // mails asked for since the version began
@@ -91,7 +105,22 @@ type Invitation struct {
 	AccountID      *uuid.UUID // who accepted
 	RenewalAskedAt *time.Time
 	CreatedAt      time.Time
+
+	Visibility        Visibility // of whoever joins by it
+	OriginWorkspaceID *uuid.UUID `json:",omitempty"` // of KindExistingUser: where the person was found
+	Warning           *Warning   `json:",omitempty"` // of KindExternal
 }
+
+// Warning is the proof that an inviter read what it means to share with
+// somebody from outside.
+type Warning struct {
+	Text           string    // as shown
+	AcknowledgedBy uuid.UUID // the account that ticked it
+	AcknowledgedAt time.Time
+}
+
+// Role is what the person becomes, or became, in the workspace.
+func (inv Invitation) Role() string { return role(inv.Kind) }
 
 // Ticket is what the invitation's current link carries.
 func (inv Invitation) Ticket() Ticket { return Ticket{ID: inv.ID, Version: inv.Version} }
@@ -99,11 +128,16 @@ func (inv Invitation) Ticket() Ticket { return Ticket{ID: inv.ID, Version: inv.V
 // invitationColumns are the columns of Invitation, in its order.
 const invitationColumns = `invitation.id, invitation.app_id, invitation.workspace_id, invitation.inviter_id,
 	invitation.kind, invitation.email, invitation.email_key, invitation.full_name, invitation.locale, invitation.note,
-	invitation.state, COALESCE((SELECT message.state FROM message WHERE message.id = invitation.message_id), 'none'),
+	invitation.state, invitation.held_for, COALESCE((SELECT message.state FROM message WHERE message.id = invitation.message_id), 'none'),
 	invitation.version, invitation.sends, invitation.reopens, invitation.queued_at, invitation.message_id,
 	(SELECT jsonb_build_object('Reason', message.reason, 'FactAt', message.fact_at, 'Retry', COALESCE((message.args->>'retry')::int, 0))
 		FROM message WHERE message.id = invitation.message_id AND message.reason <> ''),
-	invitation.expires_at, invitation.decided_at, invitation.account_id, invitation.renewal_asked_at, invitation.created_at`
+	invitation.expires_at, invitation.decided_at, invitation.account_id, invitation.renewal_asked_at, invitation.created_at,
+	invitation.visibility, invitation.origin_workspace_id,
+	CASE WHEN invitation.warning_id IS NOT NULL THEN (
+		SELECT jsonb_build_object('Text', warning.text, 'AcknowledgedBy', event.actor_id, 'AcknowledgedAt', event.at)
+		FROM warning JOIN event ON event.app_id = invitation.app_id AND event.subject_id = invitation.id AND event.type = 'invitation.created'
+		WHERE warning.id = invitation.warning_id LIMIT 1) END`
 
 // isOpen is the condition of State.Open.
 const isOpen = `invitation.state IN ('pending', 'on_hold')`
@@ -198,6 +232,9 @@ func (inv Invitation) stands() *Error {
 		Revoked:    "This invitation was withdrawn.",
 		Superseded: "This invitation was replaced by another.",
 		Expired:    "This invitation has expired.",
+	}
+	if inv.HeldFor != "" && inv.State.Open() {
+		return inv.errHeldForInviter()
 	}
 	kind := Conflict
 	code := "already_" + string(inv.State)

@@ -29,12 +29,14 @@ type NewInvitation struct {
 	AppID       uuid.UUID
 	ActorID     uuid.UUID // the inviter
 	WorkspaceID uuid.UUID
-	Kind        string
+	Kind        string // KindNewUser or KindExternal
 	Email       string
-	FullName    string
+	FullName    string // may be empty for KindExternal
 	Locale      string
 	Note        string
-	Notify      bool // send the mail; otherwise the link is given on by hand
+	Visibility  Visibility // of whoever joins by it; empty: full
+	Warning     string     // KindExternal: the text the actor acknowledged; empty: they did not
+	Notify      bool       // send the mail; otherwise the link is given on by hand
 	Key         IdempotencyKey
 
 	Policy      Policy        // of the app; the zero value: DefaultPolicy
@@ -182,6 +184,7 @@ type createFacts struct {
 	memberID       *uuid.UUID // the member with this address
 	open           *Invitation
 	block          string // of the address; empty: it can be written to
+	unfit          string // why the account with this address is not for this kind: 'colleague', 'client', or empty
 }
 
 // check refuses what can be refused without the database.
@@ -197,8 +200,8 @@ func (row *NewInvitation) clean() (err error) {
 	if row.Policy == (Policy{}) {
 		row.Policy = DefaultPolicy()
 	}
-	if row.Kind != KindNewUser {
-		return invalidField("kind", "kind_unknown", "The kind of an invitation is %q.", KindNewUser)
+	if row.Kind != KindNewUser && row.Kind != KindExternal {
+		return invalidField("kind", "kind_unknown", "The kind of an invitation to an address is %q or %q.", KindNewUser, KindExternal)
 	}
 	switch row.IfDuplicate {
 	case "", DuplicateReturn, DuplicateResend:
@@ -208,8 +211,21 @@ func (row *NewInvitation) clean() (err error) {
 	if row.address, err = ParseAddress(row.Email); err != nil {
 		return err
 	}
-	if row.FullName, err = cleanName("full_name", row.FullName); err != nil {
-		return err
+	if row.Kind == KindNewUser || row.FullName != "" {
+		if row.FullName, err = cleanName("full_name", row.FullName); err != nil {
+			return err
+		}
+	}
+	if row.Visibility == "" {
+		row.Visibility = VisibilityFull
+	}
+	if !row.Visibility.valid() {
+		return errVisibility
+	}
+	if row.Kind == KindExternal {
+		if err := checkWarning(row.Warning); err != nil {
+			return err
+		}
 	}
 	if row.Locale, err = cleanLocale(row.Locale); err != nil {
 		return err
@@ -218,22 +234,26 @@ func (row *NewInvitation) clean() (err error) {
 	return err
 }
 
-// factsOfQ joins to rows q (app_id, workspace_id, inviter_id, email_key) what
-// decides about them, each looked up by index.
+// factsOfQ joins to rows q (app_id, workspace_id, inviter_id, email_key, kind)
+// what decides about them, each looked up by index.
 const factsOfQ = `
 	LEFT JOIN LATERAL (
 		SELECT state, company_id FROM workspace WHERE app_id = q.app_id AND id = q.workspace_id LIMIT 1) AS workspace ON true
 	LEFT JOIN LATERAL (
 		SELECT status FROM account WHERE app_id = q.app_id AND id = q.inviter_id LIMIT 1) AS actor ON true
+	LEFT JOIN LATERAL (
+		SELECT a.id, a.kind, a.status FROM account a
+		WHERE a.app_id = q.app_id AND a.email_key = q.email_key AND a.status NOT IN ('merged', 'archived') LIMIT 1) AS invitee ON true
 	CROSS JOIN LATERAL (SELECT
 		EXISTS (SELECT FROM membership m
 			WHERE m.workspace_id = q.workspace_id AND m.account_id = q.inviter_id AND m.state = 'active' AND m.role = 'stakeholder')
 		OR EXISTS (SELECT FROM company_member c
 			WHERE c.company_id = workspace.company_id AND c.account_id = q.inviter_id AND c.role = 'admin') AS may_invite,
 		(SELECT m.account_id FROM membership m
-			WHERE m.workspace_id = q.workspace_id AND m.state = 'active' AND m.account_id = (
-				SELECT a.id FROM account a
-				WHERE a.app_id = q.app_id AND a.email_key = q.email_key AND a.status NOT IN ('merged', 'archived'))) AS member_id,
+			WHERE m.workspace_id = q.workspace_id AND m.state = 'active' AND m.account_id = invitee.id) AS member_id,
+		CASE WHEN q.kind = 'external_professional' THEN CASE
+			WHEN EXISTS (SELECT FROM company_member c WHERE c.company_id = workspace.company_id AND c.account_id = invitee.id) THEN 'colleague'
+			WHEN invitee.kind = 'client' THEN 'client' END END AS unfit,
 		(SELECT NULLIF(address.block, '') FROM address WHERE address.app_id = q.app_id AND address.email_key = q.email_key) AS block) AS f`
 
 // queueReads asks for the remembered answers and the facts that decide about
@@ -243,13 +263,14 @@ func (b *createBatch) queueReads(batch *pgx.Batch) {
 	n := len(todo)
 	var (
 		apps, workspaces, actors = make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n)
-		emails, routes, keys     = make([]string, n), make([]string, n), make([]string, n)
+		emails, kinds            = make([]string, n), make([]string, n)
+		routes, keys             = make([]string, n), make([]string, n)
 	)
 	for i, at := range todo {
 		row := b.rows[at]
 		b.remembered[at], b.facts[at] = stored{}, createFacts{}
 		apps[i], workspaces[i], actors[i] = row.AppID, row.WorkspaceID, row.ActorID
-		emails[i], routes[i], keys[i] = row.address.Key, row.Key.Route, row.Key.Key
+		emails[i], kinds[i], routes[i], keys[i] = row.address.Key, row.Kind, row.Key.Route, row.Key.Key
 	}
 
 	batch.Queue(`
@@ -269,12 +290,12 @@ func (b *createBatch) queueReads(batch *pgx.Batch) {
 	})
 	batch.Queue(`
 		SELECT q.n, workspace.state, actor.status,
-			f.may_invite, f.member_id, COALESCE(f.block, '')
-		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) WITH ORDINALITY AS q (app_id, workspace_id, inviter_id, email_key, n)`+factsOfQ,
-		apps, workspaces, actors, emails).Query(func(rows pgx.Rows) error {
+			f.may_invite, f.member_id, COALESCE(f.block, ''), COALESCE(f.unfit, '')
+		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[]) WITH ORDINALITY AS q (app_id, workspace_id, inviter_id, email_key, kind, n)`+factsOfQ,
+		apps, workspaces, actors, emails, kinds).Query(func(rows pgx.Rows) error {
 		var n int
 		var f createFacts
-		_, err := pgx.ForEachRow(rows, []any{&n, &f.workspaceState, &f.actorStatus, &f.mayInvite, &f.memberID, &f.block}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&n, &f.workspaceState, &f.actorStatus, &f.mayInvite, &f.memberID, &f.block, &f.unfit}, func() error {
 			b.facts[todo[n-1]] = f
 			return nil
 		})
@@ -357,6 +378,8 @@ func (b *createBatch) settle() (err error) {
 			b.out[at].Err = err
 		case f.memberID != nil:
 			b.out[at].Created = Created{AlreadyMember: true, AccountID: f.memberID}
+		case f.unfit != "":
+			b.out[at].Err = errUnfit[f.unfit]
 		case f.open != nil && !overdue:
 			b.out[at].Created = Created{Invitation: *f.open, Duplicate: true}
 			if cmp.Or(row.IfDuplicate, row.Policy.Duplicate) == DuplicateResend && row.Notify {
@@ -414,6 +437,13 @@ func (row NewInvitation) requestKey() requestKey {
 	return requestKey{row.AppID, row.Key.Route, row.Key.Key}
 }
 
+// errUnfit are the answers to inviting somebody as an external professional who
+// is none.
+var errUnfit = map[string]*Error{
+	"colleague": errorf(Conflict, "use_colleague", "This address belongs to a member of the workspace's company. Add them as a colleague: they need no invitation."),
+	"client":    errorf(Conflict, "not_a_professional", "This address belongs to an account that is not a professional's. Invite the person with the kind %q.", KindNewUser),
+}
+
 // recallCreated is the outcome that was remembered under a row's key, or the
 // refusal of another request under it.
 func recallCreated(key IdempotencyKey, s stored) (out CreateOutcome, err error) {
@@ -445,7 +475,7 @@ func (row NewInvitation) refuse(refused error, f createFacts) error {
 	case refused != nil:
 		return refused
 	case *f.workspaceState != workspaceActive:
-		return errorf(Conflict, "workspace_archived", "This workspace is archived; nobody can be invited to it.")
+		return errWorkspaceArchived
 	}
 	return nil
 }
@@ -456,7 +486,10 @@ func (row NewInvitation) invitation(now time.Time) Invitation {
 		Kind: row.Kind, Email: row.address.Typed, EmailKey: row.address.Key,
 		FullName: row.FullName, Locale: row.Locale, Note: row.Note,
 		State: Pending, Delivery: NotMailed, Version: 1,
-		ExpiresAt: now.Add(row.Policy.Life()), CreatedAt: now,
+		ExpiresAt: now.Add(row.Policy.Life()), CreatedAt: now, Visibility: row.Visibility,
+	}
+	if row.Kind == KindExternal {
+		inv.Warning = &Warning{Text: row.Warning, AcknowledgedBy: row.ActorID, AcknowledgedAt: now}
 	}
 	if row.Notify {
 		id := newID()
@@ -468,10 +501,11 @@ func (row NewInvitation) invitation(now time.Time) Invitation {
 // firstMail is what the first mails of all invitations have in common.
 var firstMail = Invitation{Version: 1, Sends: 1, MessageID: new(uuid.UUID)}.mail()
 
-// queueInsert stores the fresh rows' invitations with their events,
-// mails and remembered answers, and wakes the composer: one statement, since each costs a round trip while the
-// next batch waits. Its conditions are those of refuse, of membership and of
-// the key; the open invitation is the index's.
+// queueInsert stores the fresh rows' invitations with their events, webhooks,
+// mails, items in inboxes and remembered answers, and wakes who sends them: one
+// statement, since each costs a round trip while the next batch waits. Its
+// conditions are those of refuse, of membership and of the key; the open
+// invitation is the index's.
 func (b *createBatch) queueInsert(batch *pgx.Batch) {
 	fresh := b.fresh
 	n := len(fresh)
@@ -493,6 +527,9 @@ func (b *createBatch) queueInsert(batch *pgx.Batch) {
 		expires                                 = make([]time.Time, n)
 		routes, keys                            = make([]string, n), make([]string, n)
 		data, hashes, answers                   = make([][]byte, n), make([][]byte, n), make([][]byte, n)
+		visibilities                            = make([]string, n)
+		items, warnings                         = make([]uuid.UUID, n), make([]*uuid.UUID, n)
+		texts                                   warningTexts
 	)
 	for i, at := range fresh {
 		inv, key := b.out[at].Invitation, b.rows[at].Key
@@ -500,6 +537,10 @@ func (b *createBatch) queueInsert(batch *pgx.Batch) {
 		kinds[i], emails[i], emailKeys[i], names[i] = inv.Kind, inv.Email, inv.EmailKey, inv.FullName
 		locales[i], notes[i], messages[i], expires[i] = inv.Locale, inv.Note, inv.MessageID, inv.ExpiresAt
 		events[i], data[i], states[i] = newID(), eventData(inv), string(inv.State)
+		items[i], visibilities[i] = newID(), string(inv.Visibility)
+		if inv.Warning != nil {
+			warnings[i] = texts.add(inv.AppID, inv.Warning.Text)
+		}
 		if inv.MailNote != nil {
 			reasons[i] = inv.MailNote.Reason
 		}
@@ -509,35 +550,44 @@ func (b *createBatch) queueInsert(batch *pgx.Batch) {
 		routes[i], keys[i], hashes[i] = key.Route, key.Key, key.Hash
 		answers[i] = b.out[at].remember()
 	}
-	batch.Queue(`
+	statement := `
 		WITH q AS (
 			SELECT *, (message_id IS NOT NULL)::int AS mailed
 			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
 				$10::text[], $11::uuid[], $12::timestamptz[],
-				$13::uuid[], $14::jsonb[], $15::text[], $16::text[], $17::bytea[], $18::jsonb[], $25::text[], $26::text[])
+				$13::uuid[], $14::jsonb[], $15::text[], $16::text[], $17::bytea[], $18::jsonb[], $25::text[], $26::text[],
+				$27::text[], $28::uuid[], $29::uuid[])
 				AS q (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale,
 				note, message_id, expires_at,
-				event_id, data, route, key, body_hash, answer, state, reason)
-		), inserted AS (
-			INSERT INTO invitation (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note,
-				state, sends, message_id, queued_at, expires_at, created_at)
-			SELECT q.id, q.app_id, q.workspace_id, q.inviter_id, q.kind, q.email, q.email_key, q.full_name, q.locale, q.note,
-				q.state, q.mailed, q.message_id, CASE q.mailed WHEN 1 THEN $19::timestamptz END, q.expires_at, $19
-			FROM q`+factsOfQ+`
-			WHERE workspace.state = 'active' AND actor.status = 'active' AND f.may_invite AND f.member_id IS NULL
+				event_id, data, route, key, body_hash, answer, state, reason,
+				visibility, warning_id, item_id)
+		), fit AS (
+			SELECT q.*, CASE invitee.status WHEN 'active' THEN invitee.id END AS invitee_id
+			FROM q` + factsOfQ + `
+			WHERE workspace.state = 'active' AND actor.status = 'active' AND f.may_invite AND f.member_id IS NULL AND f.unfit IS NULL
 				AND (q.state = 'on_hold' OR q.mailed = 0 OR f.block IS NULL)
 				AND (SELECT 1 FROM idempotency_key k WHERE k.app_id = q.app_id AND k.route = q.route AND k.key = q.key) IS NULL
+		), inserted AS (
+			INSERT INTO invitation (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note,
+				state, sends, message_id, queued_at, expires_at, created_at, visibility, warning_id)
+			SELECT id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note,
+				state, mailed, message_id, CASE mailed WHEN 1 THEN $19::timestamptz END, expires_at, $19, visibility, warning_id
+			FROM fit
 			ON CONFLICT (workspace_id, email_key) WHERE state IN ('pending', 'on_hold') DO NOTHING
 			RETURNING id, message_id AS mail_id
+		), noted AS (
+			INSERT INTO notification (id, app_id, account_id, kind, subject_id, created_at)
+			SELECT item_id, app_id, invitee_id, 'invitation', id, $19 FROM fit JOIN inserted USING (id) WHERE invitee_id IS NOT NULL
 		), recorded AS (
 			INSERT INTO event (id, app_id, type, subject_id, actor_id, data, at)
 			SELECT event_id, app_id, $20, id, inviter_id, data, $19 FROM q JOIN inserted USING (id)
-		), remembered AS (
+			RETURNING id, app_id, type, at
+		), ` + fanOut + `, remembered AS (
 			INSERT INTO idempotency_key (app_id, route, key, body_hash, answer, created_at)
 			SELECT app_id, route, key, body_hash, answer, $19 FROM q JOIN inserted USING (id) WHERE key <> ''
 			ON CONFLICT (app_id, route, key) DO NOTHING
 			RETURNING 1
-		), asked AS (
+		` + texts.stored() + `), asked AS (
 			INSERT INTO message (id, app_id, kind, subject_id, purpose, args, lane, email_key, state, reason, due_at, created_at, settled_at)
 			SELECT mail_id, app_id, $21, id, $22, $23, $24, email_key,
 				CASE reason WHEN '' THEN 'queued' ELSE 'suppressed' END, reason,
@@ -545,14 +595,18 @@ func (b *createBatch) queueInsert(batch *pgx.Batch) {
 			FROM q JOIN inserted USING (id) WHERE mail_id IS NOT NULL -- of inserted: a condition on q makes this a nested loop
 			RETURNING lane, due_at
 		), woken AS (
-			`+wakeComposer+` FROM asked WHERE due_at IS NOT NULL LIMIT 1
-			`+wokenNotified+`
+			` + wakeComposer + ` FROM asked WHERE due_at IS NOT NULL LIMIT 1
+			` + wokenNotified + `
 		)
-		SELECT ARRAY(SELECT id FROM inserted), (SELECT count(*) FROM remembered), (SELECT count(*) FROM woken)`,
+		SELECT ARRAY(SELECT id FROM inserted), (SELECT count(*) FROM remembered), (SELECT count(*) FROM woken) + (SELECT count(*) FROM rung)`
+	args := append([]any{
 		ids, apps, workspaces, inviters, kinds, emails, emailKeys, names, locales,
 		notes, messages, expires,
 		events, data, routes, keys, hashes, answers, b.now, EventCreated,
-		MailInvitation, firstMail.Purpose, firstMail.Args.encode(), firstMail.Lane, states, reasons).QueryRow(func(row pgx.Row) error {
+		MailInvitation, firstMail.Purpose, firstMail.Args.encode(), firstMail.Lane, states, reasons,
+		visibilities, warnings, items,
+	}, texts.args()...)
+	batch.Queue(statement, args...).QueryRow(func(row pgx.Row) error {
 		return row.Scan(&b.inserted, &b.keyedInserted, nil)
 	})
 }

@@ -89,7 +89,7 @@ func (r *Roster) resendAll(ctx context.Context, tx pgx.Tx, now time.Time, wanted
 	rows, err := tx.Query(ctx, `
 		UPDATE invitation SET state = 'pending', sends = sends + 1, message_id = q.message_id, queued_at = $1
 		FROM unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::int[], $6::timestamptz[]) AS q (id, app_id, message_id, most, before)
-		WHERE invitation.id = q.id AND invitation.app_id = q.app_id AND `+isOpen+` AND expires_at > $1
+		WHERE invitation.id = q.id AND invitation.app_id = q.app_id AND `+isOpen+` AND held_for = '' AND expires_at > $1
 			AND sends <= q.most AND (queued_at IS NULL OR queued_at <= q.before)
 			AND NOT EXISTS (SELECT FROM address WHERE address.app_id = invitation.app_id AND address.email_key = invitation.email_key AND address.block <> '')
 		RETURNING `+invitationColumns, now, ids, apps, messages, most, before)
@@ -120,6 +120,8 @@ func (r *Roster) notResendable(ctx context.Context, tx pgx.Tx, inv Invitation, p
 		return inv.stands()
 	case !inv.ExpiresAt.After(now):
 		return inv.late()
+	case inv.HeldFor != "":
+		return inv.errHeldForInviter()
 	case inv.Sends > p.MaxResends:
 		return errorf(Conflict, "resend_limit", "This invitation was mailed %d times, which is the most. Copy the link and give it on another way.", inv.Sends)
 	}
@@ -161,6 +163,9 @@ func (r *Roster) CopyInvitationLink(ctx context.Context, app, actor, id uuid.UUI
 		if !inv.ExpiresAt.After(now) {
 			return inv, inv.late()
 		}
+		if inv.HeldFor != "" {
+			return inv, inv.errHeldForInviter()
+		}
 		_, err = record(ctx, tx, inv, EventLinkCopied, actor, now)
 		return inv, err
 	})
@@ -178,11 +183,15 @@ func (r *Roster) CorrectInvitationAddress(ctx context.Context, app, actor, id uu
 		inv, ok, err := change(ctx, tx, app, id, `
 			SET email = $3, email_key = $4, state = 'pending', version = version + 1,
 				sends = 1, message_id = $7, queued_at = $5
-			WHERE app_id = $1 AND id = $2 AND `+isOpen+` AND expires_at > $5
+			WHERE app_id = $1 AND id = $2 AND `+isOpen+` AND held_for = '' AND expires_at > $5
 				AND version < $6 AND email_key <> $4
 				AND NOT EXISTS (SELECT FROM account a JOIN membership m ON m.account_id = a.id
 					WHERE a.app_id = $1 AND a.email_key = $4 AND a.status NOT IN ('merged', 'archived')
-					AND m.workspace_id = invitation.workspace_id AND m.state = 'active')`,
+					AND m.workspace_id = invitation.workspace_id AND m.state = 'active')
+				AND (kind <> 'external_professional' OR NOT EXISTS (SELECT FROM account a
+					WHERE a.app_id = $1 AND a.email_key = $4 AND a.status NOT IN ('merged', 'archived') AND (a.kind = 'client'
+					OR EXISTS (SELECT FROM company_member c JOIN workspace w ON w.company_id = c.company_id
+						WHERE c.account_id = a.id AND w.id = invitation.workspace_id))))`,
 			app, id, address.Typed, address.Key, now, maxVersion, newID())
 		if postgres.Violates(err, "invitation_open") {
 			return inv, errorf(Conflict, "already_invited", "There is an open invitation to this address for the same workspace already.")
@@ -191,25 +200,42 @@ func (r *Roster) CorrectInvitationAddress(ctx context.Context, app, actor, id uu
 			return inv, err
 		}
 		if !ok {
-			return inv, inv.notCorrectable(address, now)
+			return inv, notCorrectable(ctx, tx, inv, address, now)
 		}
 		if _, err := record(ctx, tx, inv, EventAddressCorrected, actor, now); err != nil {
+			return inv, err
+		}
+		if err := noteInvitation(ctx, tx, inv, now); err != nil {
 			return inv, err
 		}
 		return inv, r.mailInvitation(ctx, tx, &inv, now)
 	})
 }
 
-func (inv Invitation) notCorrectable(address Address, now time.Time) error {
+// notCorrectable says which condition of CorrectInvitationAddress failed.
+func notCorrectable(ctx context.Context, tx pgx.Tx, inv Invitation, address Address, now time.Time) error {
 	switch {
 	case !inv.State.Open():
 		return inv.stands()
 	case !inv.ExpiresAt.After(now):
 		return inv.late()
+	case inv.HeldFor != "":
+		return inv.errHeldForInviter()
 	case inv.EmailKey == address.Key:
 		return invalidField("email", "email_unchanged", "The invitation has this address already. To mail it again, resend it.")
 	case inv.Version >= maxVersion:
 		return errorf(Conflict, "correction_limit", "This invitation was changed %d times, which is the most. Revoke it and create a new one.", inv.Version-1)
+	}
+	var member bool
+	var unfit string
+	if err := tx.QueryRow(ctx, `
+		SELECT f.member_id IS NOT NULL, COALESCE(f.unfit, '')
+		FROM (SELECT $1::uuid AS app_id, $2::uuid AS workspace_id, $3::uuid AS inviter_id, $4::text AS email_key, $5::text AS kind) AS q`+factsOfQ,
+		inv.AppID, inv.WorkspaceID, inv.InviterID, address.Key, inv.Kind).Scan(&member, &unfit); err != nil {
+		return fmt.Errorf("read facts of invitation %s: %w", inv.ID, err)
+	}
+	if unfit != "" && !member {
+		return errUnfit[unfit]
 	}
 	return errorf(Conflict, "already_member", "The person with this address is in the workspace already.")
 }
@@ -241,7 +267,7 @@ func settled(inv Invitation, err error, wanted State) error {
 }
 
 // ReopenInvitation gives an expired invitation a new life: a new link, a new
-// expiry, a new mail.
+// expiry, a new mail. One that was held for its inviter is the actor's then.
 func (r *Roster) ReopenInvitation(ctx context.Context, app, actor, id uuid.UUID, key IdempotencyKey) (Invitation, error) {
 	return r.steer(ctx, app, actor, id, key, func(tx pgx.Tx, now time.Time) (Invitation, error) {
 		p, err := policyOf(ctx, tx, app)
@@ -250,13 +276,14 @@ func (r *Roster) ReopenInvitation(ctx context.Context, app, actor, id uuid.UUID,
 		}
 		inv, ok, err := change(ctx, tx, app, id, `
 			SET state = 'pending', version = version + 1, reopens = reopens + 1, decided_at = NULL,
-				expires_at = $4, sends = 1, message_id = $7, queued_at = $3
+				expires_at = $4, sends = 1, message_id = $7, queued_at = $3,
+				inviter_id = CASE held_for WHEN '' THEN inviter_id ELSE $8 END, held_for = ''
 			WHERE app_id = $1 AND id = $2 AND state = 'expired' AND reopens < $5 AND version < $6
 				AND EXISTS (SELECT FROM workspace w WHERE w.id = invitation.workspace_id AND w.state = 'active')
 				AND NOT EXISTS (SELECT FROM account a JOIN membership m ON m.account_id = a.id
 					WHERE a.app_id = $1 AND a.email_key = invitation.email_key AND a.status NOT IN ('merged', 'archived')
 					AND m.workspace_id = invitation.workspace_id AND m.state = 'active')`,
-			app, id, now, now.Add(p.Life()), p.MaxReopens, maxVersion, newID())
+			app, id, now, now.Add(p.Life()), p.MaxReopens, maxVersion, newID(), actor)
 		if postgres.Violates(err, "invitation_open") {
 			return inv, errorf(Conflict, "already_invited", "There is a newer open invitation to this address for the same workspace.")
 		}
@@ -275,6 +302,9 @@ func (r *Roster) ReopenInvitation(ctx context.Context, app, actor, id uuid.UUID,
 			return inv, err
 		}
 		if _, err := record(ctx, tx, inv, EventReopened, actor, now); err != nil {
+			return inv, err
+		}
+		if err := noteInvitation(ctx, tx, inv, now); err != nil {
 			return inv, err
 		}
 		return inv, r.mailInvitation(ctx, tx, &inv, now)

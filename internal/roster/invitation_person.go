@@ -148,55 +148,68 @@ type Acceptance struct {
 // proof of the account that has the address. proved tells whether the caller is
 // the account that accepted: it was proved, or made by this very call.
 func (r *Roster) AcceptInvitation(ctx context.Context, t Ticket, a Acceptance) (inv Invitation, proved bool, err error) {
-	now := r.now()
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		ok := false
-		inv, ok, err = decide(ctx, tx, t, Accepted, now)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			proved = a.AccountID != uuid.Nil && inv.AccountID != nil && a.AccountID == *inv.AccountID
-			return nil
-		}
-		account, made, err := acceptingAccount(ctx, tx, inv, a, now)
-		if err != nil {
-			return err
-		}
-		proved = made || a.AccountID == account
-		inv.AccountID = &account
-		if _, err := tx.Exec(ctx, `UPDATE invitation SET account_id = $2 WHERE id = $1`, inv.ID, account); err != nil {
-			return fmt.Errorf("note who accepted invitation %s: %w", inv.ID, err)
-		}
-		if err := addMember(ctx, tx, inv.AppID, inv.WorkspaceID, account, RoleClientUser, now); err != nil {
-			return err
-		}
-		return r.tellInviter(ctx, tx, inv, EventAccepted, account, now)
+		inv, proved, err = r.accept(ctx, tx, t, a, r.now())
+		return err
 	})
 	return inv, proved && err == nil, err
+}
+
+func (r *Roster) accept(ctx context.Context, tx pgx.Tx, t Ticket, a Acceptance, now time.Time) (inv Invitation, proved bool, err error) {
+	inv, ok, err := decide(ctx, tx, t, Accepted, now)
+	if err != nil {
+		return inv, false, err
+	}
+	if !ok {
+		return inv, a.AccountID != uuid.Nil && inv.AccountID != nil && a.AccountID == *inv.AccountID, nil
+	}
+	account, made, err := acceptingAccount(ctx, tx, inv, a, now)
+	if err != nil {
+		return inv, false, err
+	}
+	inv.AccountID = &account
+	if _, err := tx.Exec(ctx, `UPDATE invitation SET account_id = $2 WHERE id = $1`, inv.ID, account); err != nil {
+		return inv, false, fmt.Errorf("note who accepted invitation %s: %w", inv.ID, err)
+	}
+	if _, err := addMember(ctx, tx, newMember{
+		app: inv.AppID, workspace: inv.WorkspaceID, account: account, actor: account, addedBy: inv.InviterID,
+		role: inv.Role(), visibility: inv.Visibility, seen: true,
+	}, now); err != nil {
+		return inv, false, err
+	}
+	return inv, made || a.AccountID == account, r.tellInviter(ctx, tx, inv, EventAccepted, account, now)
 }
 
 // DeclineInvitation says no to an open invitation. It needs no log-in: whoever
 // holds the mail may refuse what it offers. Declining again is a success.
 func (r *Roster) DeclineInvitation(ctx context.Context, t Ticket) (inv Invitation, err error) {
-	now := r.now()
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		ok := false
-		inv, ok, err = decide(ctx, tx, t, Declined, now)
-		if err != nil || !ok {
-			return err
-		}
-		return r.tellInviter(ctx, tx, inv, EventDeclined, uuid.Nil, now)
+		inv, err = r.decline(ctx, tx, t, uuid.Nil, r.now())
+		return err
 	})
 	return inv, err
 }
+
+// decline says no for an account, or for whoever holds the link where that is
+// Nil.
+func (r *Roster) decline(ctx context.Context, tx pgx.Tx, t Ticket, account uuid.UUID, now time.Time) (Invitation, error) {
+	inv, ok, err := decide(ctx, tx, t, Declined, now)
+	if err != nil || !ok {
+		return inv, err
+	}
+	return inv, r.tellInviter(ctx, tx, inv, EventDeclined, account, now)
+}
+
+// errInviterGone answers an acceptance of an invitation that nobody stands
+// behind at the moment.
+var errInviterGone = errorf(Conflict, "inviter_gone", "This invitation is waiting for somebody at the company to confirm it. You can accept it later, with the same link.")
 
 // decide moves an open invitation to the state its person chose. ok is false
 // where that was decided before; any other state is an error.
 func decide(ctx context.Context, tx pgx.Tx, t Ticket, to State, now time.Time) (inv Invitation, ok bool, err error) {
 	inv, err = collectInvitation(tx.Query(ctx, `
 		UPDATE invitation SET state = $3, decided_at = $4
-		WHERE id = $1 AND version = $2 AND `+isOpen+` AND expires_at > $4
+		WHERE id = $1 AND version = $2 AND `+isOpen+` AND expires_at > $4 AND (held_for = '' OR $3 = 'declined')
 			AND EXISTS (SELECT FROM workspace w WHERE w.id = invitation.workspace_id AND w.state = 'active')
 		RETURNING `+invitationColumns, t.ID, t.Version, to, now))
 	if err == nil {
@@ -219,6 +232,8 @@ func decide(ctx context.Context, tx pgx.Tx, t Ticket, to State, now time.Time) (
 		return inv, false, nil
 	case inv.State.Open() && !inv.ExpiresAt.After(now):
 		return inv, false, inv.late()
+	case inv.State.Open() && inv.HeldFor != "":
+		return inv, false, errInviterGone
 	case inv.State.Open():
 		return inv, false, errorf(Gone, "workspace_archived", "What this invitation leads to was closed.")
 	}
@@ -241,19 +256,9 @@ var ErrWrongAccount = errorf(Forbidden, "wrong_account", "This invitation is for
 func acceptingAccount(ctx context.Context, tx pgx.Tx, inv Invitation, a Acceptance, now time.Time) (id uuid.UUID, made bool, err error) {
 	id, hasPassword, err := accountByAddress(ctx, tx, inv)
 	if errors.Is(err, pgx.ErrNoRows) && a.AccountID == uuid.Nil {
-		account := Account{
-			ID: newID(), AppID: inv.AppID, Kind: Client, Status: statusActive,
-			Email: inv.Email, Locale: inv.Locale, CreatedAt: now,
-		}
-		if account.FullName, err = cleanName("full_name", a.FullName); err != nil {
-			return uuid.Nil, false, err
-		}
-		if a.PasswordHash == "" {
-			return uuid.Nil, false, invalidField("password", "password_too_short", "A password has at least %d characters.", MinPassword)
-		}
-		made, err = insertAccount(ctx, tx, account, inv.EmailKey, a.PasswordHash)
+		id, made, err = invitedAccount(ctx, tx, inv, a, now)
 		if err != nil || made {
-			return account.ID, made, err
+			return id, made, err
 		}
 		id, hasPassword, err = accountByAddress(ctx, tx, inv) // made by somebody else in this instant
 		if err != nil {
@@ -273,6 +278,56 @@ func acceptingAccount(ctx context.Context, tx pgx.Tx, inv Invitation, a Acceptan
 		return uuid.Nil, false, ErrLogInNeeded
 	}
 	return id, false, nil
+}
+
+// invitedAccount makes an account of the invited address with the name and the
+// password of a; made is false where somebody else made one in this instant.
+func invitedAccount(ctx context.Context, tx pgx.Tx, inv Invitation, a Acceptance, now time.Time) (id uuid.UUID, made bool, err error) {
+	account := Account{
+		ID: newID(), AppID: inv.AppID, Kind: Client, Status: statusActive,
+		Email: inv.Email, Locale: inv.Locale, CreatedAt: now,
+	}
+	if inv.Kind == KindExternal {
+		account.Kind = Professional
+	}
+	if account.FullName, err = cleanName("full_name", a.FullName); err != nil {
+		return uuid.Nil, false, err
+	}
+	if a.PasswordHash == "" {
+		return uuid.Nil, false, invalidField("password", "password_too_short", "A password has at least %d characters.", MinPassword)
+	}
+	made, err = insertAccount(ctx, tx, account, inv.EmailKey, a.PasswordHash)
+	return account.ID, made, err
+}
+
+// SignUp makes the account of a person who was invited, without a decision
+// about the invitation: that waits in the new account's inbox, with whatever
+// else the address was invited to. ErrLogInNeeded is the answer where the address
+// has an account.
+func (r *Roster) SignUp(ctx context.Context, t Ticket, a Acceptance) (account uuid.UUID, err error) {
+	now := r.now()
+	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		v, err := viewInvitation(ctx, tx, t.ID)
+		switch {
+		case err != nil:
+			return err
+		case v.Version != t.Version:
+			return errDeadLink
+		case !v.State.Open():
+			return v.stands()
+		case !v.ExpiresAt.After(now):
+			return v.late()
+		case v.Account != nil:
+			return ErrLogInNeeded
+		}
+		made := false
+		account, made, err = invitedAccount(ctx, tx, v.Invitation, a, now)
+		if err == nil && !made {
+			return ErrLogInNeeded
+		}
+		return err
+	})
+	return account, err
 }
 
 func accountByAddress(ctx context.Context, tx pgx.Tx, inv Invitation) (id uuid.UUID, hasPassword bool, err error) {

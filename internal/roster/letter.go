@@ -31,6 +31,7 @@ type Letter struct {
 	Stop       *MailStop       // the app's mail waits
 	Invitation *InvitationView // for MailInvitation and MailReminder
 	News       *News           // for MailNews
+	Notice     *Notice         // for MailWorkspaces
 
 	// FirstMessageID is the Message-ID of the first mail about the invitation to
 	// this address, which a later one joins; empty where it is not known.
@@ -72,13 +73,15 @@ func stopped(until *time.Time, reason string, now time.Time) *MailStop {
 func (r *Roster) Letters(ctx context.Context, mails []Mail) (letters map[uuid.UUID]Letter, err error) {
 	letters = make(map[uuid.UUID]Letter, len(mails))
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		var invitations, news []Mail
+		var invitations, news, notices []Mail
 		for _, m := range mails {
 			switch m.Kind {
 			case MailInvitation, MailReminder:
 				invitations = append(invitations, m)
 			case MailNews:
 				news = append(news, m)
+			case MailWorkspaces:
+				notices = append(notices, m)
 			default: // asked for by a newer release, whose workers will know it
 				letters[m.ID] = Letter{Stop: &MailStop{r.now().Add(unknownPause), fmt.Sprintf("this release does not know mail of the kind %q", m.Kind)}}
 			}
@@ -86,7 +89,10 @@ func (r *Roster) Letters(ctx context.Context, mails []Mail) (letters map[uuid.UU
 		if err := r.invitationLetters(ctx, tx, invitations, letters); err != nil {
 			return err
 		}
-		return r.newsLetters(ctx, tx, news, letters)
+		if err := r.newsLetters(ctx, tx, news, letters); err != nil {
+			return err
+		}
+		return r.noticeLetters(ctx, tx, notices, letters)
 	})
 	return letters, err
 }
@@ -228,13 +234,13 @@ type News struct {
 
 // NewsLine is one event of one invitation.
 type NewsLine struct {
-	Type          string // EventAccepted, EventDeclined, EventExpired, EventRenewalAsked or EventHeld
+	Type          string // EventAccepted, EventDeclined, EventExpired, EventRenewalAsked, EventHeld, EventTransferred or EventRevoked
 	SubjectID     uuid.UUID
 	PersonName    string
 	Email         string
 	WorkspaceName string
 	At            time.Time
-	Reason        string // of EventHeld: a code
+	Reason        string // of EventHeld: a code; ReasonInviterGone also of EventTransferred and EventRevoked
 	Said          string // of EventHeld: what the newest mail came to, as in MailNote
 }
 
@@ -270,7 +276,8 @@ func (r *Roster) newsLetters(ctx context.Context, tx pgx.Tx, mails []Mail, lette
 			COALESCE(event.data->>'reason', ''), COALESCE((SELECT message.reason FROM message WHERE message.id = invitation.message_id), '')
 		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS q (event_id, mail_id, inviter_id)
 		JOIN event ON event.id = q.event_id
-		JOIN invitation ON invitation.app_id = event.app_id AND invitation.id = event.subject_id AND invitation.inviter_id = q.inviter_id
+		JOIN invitation ON invitation.app_id = event.app_id AND invitation.id = event.subject_id
+			AND q.inviter_id::text = COALESCE(event.data->>'owner_id', invitation.inviter_id::text)
 		JOIN workspace ON workspace.id = invitation.workspace_id
 		LEFT JOIN account ON account.id = invitation.account_id
 		WHERE event.type <> $4 OR invitation.state = 'on_hold'

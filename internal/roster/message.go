@@ -29,7 +29,12 @@ const (
 	MailInvitation = "invitation" // to the invited person
 	MailReminder   = "reminder"   // to the invited person, that the invitation is still open
 	MailNews       = "news"       // to the inviter: what became of invitations
+	MailWorkspaces = "workspaces" // to a person who was added to workspaces, if the app's policy wants it
 )
+
+// Invites tells whether mail of a kind goes to an invited person, so that the
+// invitation hangs on what becomes of it.
+func Invites(kind string) bool { return kind == MailInvitation || kind == MailReminder }
 
 // Mail is one e-mail that an action asked for: a row of the table message. It
 // names its subject and nothing of its content, which is written when it is

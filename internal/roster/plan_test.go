@@ -21,7 +21,8 @@ import (
 const planRows = 200_000
 
 // bigTables grow with use. A plan reads them by an index.
-var bigTables = []string{"invitation", "event", "idempotency_key", "account", "membership", "session", "river_job", "message", "address"}
+var bigTables = []string{"invitation", "event", "idempotency_key", "account", "membership", "session", "river_job", "message", "address",
+	"account_search", "secondary_email", "record", "company", "company_member", "workspace", "notification", "webhook_delivery"}
 
 // fill stores n invitations as years of use leave them: in 20 apps of 100
 // workspaces, one in eight open, each with its events and a remembered answer.
@@ -34,6 +35,8 @@ func fill(t *testing.T, pool *pgxpool.Pool, b *rostertest.Bundle, n int) {
 		`SET LOCAL session_replication_role = replica`, // foreign keys need not be looked up for each row
 		`INSERT INTO app (id, name, created_at) SELECT id(1, n), 'App', now() FROM generate_series(1, 19) n`,
 		`INSERT INTO company (id, app_id, name, created_at) SELECT id(2, n), id(1, n), 'Company', now() FROM generate_series(1, 19) n`,
+		`INSERT INTO company (id, app_id, name, created_at)
+			SELECT id(9, n), CASE n % 20 WHEN 0 THEN @app ELSE id(1, n % 20) END, 'Company', now() FROM generate_series(1, 10000) n`,
 		`INSERT INTO workspace (id, app_id, company_id, name, created_at)
 			SELECT id(3, n), CASE n % 20 WHEN 0 THEN @app ELSE id(1, n % 20) END, CASE n % 20 WHEN 0 THEN @company ELSE id(2, n % 20) END, 'Workspace', now()
 			FROM generate_series(1, 2000) n`,
@@ -43,6 +46,15 @@ func fill(t *testing.T, pool *pgxpool.Pool, b *rostertest.Bundle, n int) {
 		`INSERT INTO membership (app_id, workspace_id, account_id, role, created_at)
 			SELECT CASE n % 20 WHEN 0 THEN @app ELSE id(1, n % 20) END, id(3, n % 2000 + 1), id(4, n), 'client_user', now()
 			FROM generate_series(1, @n / 4) n`,
+		`INSERT INTO account_search (app_id, kind, key, account_id)
+			SELECT app_id, kind, key, id FROM account, search_keys(full_name || ' ' || left(md5(id::text), 5), email_key) AS key WHERE email_key LIKE 'person%'`,
+		`INSERT INTO company_member (app_id, company_id, account_id, role, created_at)
+			SELECT app_id, CASE WHEN app_id = @app AND n < 5000 THEN @company ELSE id(9, n % 10000) END, id, 'member', now()
+			FROM (SELECT *, (row_number() OVER ())::int AS n FROM account WHERE email_key LIKE 'person%') AS account`,
+		`INSERT INTO record (id, app_id, account_id, kind, external_id, created_at)
+			SELECT gen_random_uuid(), app_id, id, 'programme', id::text, now() FROM account`,
+		`INSERT INTO secondary_email (app_id, account_id, email, email_key, created_at)
+			SELECT app_id, id, 'x' || email, 'x' || email_key, now() FROM account`,
 		`INSERT INTO invitation (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note,
 				state, sends, message_id, queued_at, expires_at, decided_at, created_at)
 			SELECT id(5, n), CASE n % 20 WHEN 0 THEN @app ELSE id(1, n % 20) END, id(3, n % 2000 + 1), @inviter, 'new_user', e, e, 'Somebody', '', '',
@@ -50,12 +62,21 @@ func fill(t *testing.T, pool *pgxpool.Pool, b *rostertest.Bundle, n int) {
 			FROM (SELECT n, 'person' || n || '@example.org' AS e, @now::timestamptz + n * interval '1 second' AS at FROM generate_series(1, @n) n) q`,
 		`INSERT INTO event (id, app_id, type, subject_id, at)
 			SELECT gen_random_uuid(), app_id, 'invitation.created', id, created_at FROM invitation`,
+		`INSERT INTO webhook_endpoint (id, app_id, url, description, types, secret_key, created_at)
+			SELECT id(7, n), CASE n % 20 WHEN 0 THEN @app ELSE id(1, n % 20) END, 'https://example.org', '', '{invitation.revoked}', '', now() FROM generate_series(1, 200) n`,
+		`INSERT INTO webhook_delivery (endpoint_id, event_id, app_id, state, due_at, created_at)
+			SELECT id(7, 20), id, app_id, 'delivered', NULL, at FROM event WHERE app_id = @app`,
 		`INSERT INTO idempotency_key (app_id, route, key, body_hash, answer, created_at)
 			SELECT app_id, 'POST /test', 'key' || id, '', 'null', created_at FROM invitation`,
 		`INSERT INTO message (id, app_id, kind, subject_id, purpose, args, lane, email_key, state, created_at)
 			SELECT message_id, app_id, 'invitation', id, 'v1:send:1', '{"version": 1, "send": 1}', 'interactive', email_key, 'delivered', created_at FROM invitation WHERE sends = 1 AND decided_at IS NOT NULL`,
 		`INSERT INTO address (app_id, email_key, block, blocked_at)
 			SELECT app_id, email_key, CASE WHEN row_number() OVER () % 50 = 0 THEN 'hard' ELSE '' END, created_at FROM invitation ON CONFLICT DO NOTHING`,
+		`INSERT INTO notification (id, app_id, account_id, kind, subject_id, created_at)
+			SELECT gen_random_uuid(), app_id, account_id, 'workspaces', gen_random_uuid(), created_at FROM membership`,
+		`INSERT INTO notification (id, app_id, account_id, kind, subject_id, created_at)
+			SELECT gen_random_uuid(), invitation.app_id, account.id, 'invitation', invitation.id, invitation.created_at
+			FROM invitation JOIN account ON account.app_id = invitation.app_id AND account.email_key = invitation.email_key`,
 		`INSERT INTO session (hash, app_id, account_id, created_at, expires_at)
 			SELECT sha256(id::text::bytea), app_id, id, now(), now() FROM account`,
 		`ANALYZE`,
@@ -106,9 +127,19 @@ func TestPlans(t *testing.T) {
 	for i := range 50 {
 		rows = append(rows, keyed(b.Row(fmt.Sprintf("new%d@example.org", i)), fmt.Sprintf("new%d", i)))
 	}
+	var adds []roster.NewMember
+	done(t, b.SetCompanyMember(t.Context(), app, b.Company.ID, actor, roster.RoleMember, noKey))
+	done(t, b.SetCompanyMember(t.Context(), app, b.Company.ID, b.Outsider.ID, roster.RoleMember, noKey))
+	for _, account := range []uuid.UUID{actor, b.Outsider.ID} {
+		workspace, err := b.CreateWorkspace(ctx, app, roster.NewWorkspace{CompanyID: b.Company.ID, Name: "New"}, noKey)
+		done(t, err)
+		adds = append(adds, roster.NewMember{Kind: roster.KindColleague, WorkspaceID: workspace.ID, AccountID: account})
+	}
 	dispatch := uuid.New()
 	b.Exec(t, `INSERT INTO dispatch (id, lane, endpoint, message_ids, state, created_at) VALUES ($1, 'interactive', '/emails', $2, 'ready', now())`,
 		dispatch, []uuid.UUID{*other.MessageID})
+	event := rostertest.Value[uuid.UUID](t, b, `SELECT id FROM event WHERE subject_id = $1 LIMIT 1`, inv.ID)
+	endpoint := uuid.MustParse("00000000-0014-7000-8007-000000000014") // the twentieth of fill's
 	last := uuid.MustParse("00000000-9000-7000-8005-000000009000")
 	for _, op := range []struct {
 		name string
@@ -148,6 +179,23 @@ func TestPlans(t *testing.T) {
 			return err
 		}},
 		{"events", "event_subject", func() error { _, err := b.InvitationEvents(ctx, app, inv.ID); return err }},
+		{"all events", "event_app", func() error {
+			_, _, err := b.Roster.Events(ctx, app, roster.EventList{Limit: 50, Newest: true})
+			return err
+		}},
+		{"all events of a type from one on", "event_app", func() error {
+			_, _, err := b.Roster.Events(ctx, app, roster.EventList{Limit: 50, Type: roster.EventRevoked, After: event})
+			return err
+		}},
+		{"events of a subject", "event_subject", func() error {
+			_, _, err := b.Roster.Events(ctx, app, roster.EventList{Limit: 50, Subject: inv.ID, After: event})
+			return err
+		}},
+		{"replay one", "event_", func() error { _, err := b.ReplayDelivery(ctx, app, endpoint, event, noKey); return err }},
+		{"replay many", "event_app", func() error {
+			_, err := b.ReplayDeliveries(ctx, app, endpoint, roster.Replay{From: b.Clock.Now(), To: b.Clock.Now().AddDate(1, 0, 0), Which: roster.ReplayFailed}, noKey)
+			return err
+		}},
 		{"members", "membership_", func() error { _, err := b.Members(ctx, app, b.Workspace.ID, uuid.Nil, 50); return err }},
 		{"copy link under a key", "idempotency_key_pkey", func() error {
 			for range 2 {
@@ -169,6 +217,37 @@ func TestPlans(t *testing.T) {
 		{"last look at a mail", "invitation_pkey", func() error { _, err := b.MailMoved(ctx, dispatch); return err }},
 		{"accept", "invitation_pkey", func() error {
 			_, _, err := b.AcceptInvitation(ctx, inv.Ticket(), newcomer())
+			return err
+		}},
+		{"add members", "membership_", func() error {
+			out, err := b.AddMembers(ctx, app, b.Admin.ID, adds, noKey)
+			if err == nil && (out[0].Err != nil || out[1].Err != nil) {
+				t.Error(out[0].Err, out[1].Err)
+			}
+			return err
+		}},
+		{"tell of workspaces", "membership_", func() error { _, _, err := b.NotifyWorkspaces(ctx, actor); return err }},
+		{"tell of nothing", "membership_", func() error { _, _, err := b.NotifyWorkspaces(ctx, b.Admin.ID); return err }},
+		{"inbox", "notification_inbox", func() error {
+			_, err := b.Notifications(ctx, app, actor, roster.NotificationList{Limit: 50})
+			return err
+		}},
+		{"inbox by action", "notification_", func() error {
+			_, err := b.Notifications(ctx, app, actor, roster.NotificationList{Action: roster.ActionOpen, UnreadFirst: true, After: last, Limit: 50})
+			return err
+		}},
+		{"archive one", "notification_", func() error {
+			if _, err := b.SetNotificationView(ctx, app, actor, last, roster.ViewArchived, noKey); roster.CodeOf(err) != "notification_not_found" {
+				return err
+			}
+			return nil
+		}},
+		{"archive many", "notification_", func() error {
+			_, err := b.ArchiveNotifications(ctx, app, actor, roster.NotificationFilter{Action: roster.ActionDone}, noKey)
+			return err
+		}},
+		{"appear", "invitation_person", func() error {
+			_, err := b.CreateAccount(ctx, app, roster.NewAccount{Kind: roster.Client, FullName: "New", Email: "new1@example.org"}, noKey)
 			return err
 		}},
 		{"tell the inviter", "event_", func() error {
@@ -198,6 +277,68 @@ func TestPlans(t *testing.T) {
 			_, err := b.ExpireInvitations(ctx, 500)
 			return err
 		}},
+		{"search", "account_search_pkey", func() error {
+			_, err := b.Accounts(ctx, app, roster.AccountList{Query: "so", Limit: 20})
+			return err
+		}},
+		{"search by two words", "account_search_pkey", func() error {
+			_, err := b.Accounts(ctx, app, roster.AccountList{Query: "some a", Limit: 20})
+			return err
+		}},
+		{"search among colleagues", "company_member_", func() error {
+			_, err := b.Accounts(ctx, app, roster.AccountList{Query: "so", Company: b.Company.ID, Limit: 20})
+			return err
+		}},
+		{"list accounts", "account_list", func() error {
+			_, err := b.Accounts(ctx, app, roster.AccountList{Limit: 20, After: last})
+			return err
+		}},
+		{"list colleagues", "company_member_", func() error {
+			_, err := b.Accounts(ctx, app, roster.AccountList{Limit: 20, Company: b.Company.ID})
+			return err
+		}},
+		{"list companies", "company_list", func() error { _, err := b.Companies(ctx, app, uuid.Nil, 20); return err }},
+		{"a company's members", "company_member_pkey", func() error {
+			_, err := b.CompanyMembers(ctx, app, b.Company.ID, uuid.Nil, 20)
+			return err
+		}},
+		{"a company's workspaces", "workspace_company", func() error {
+			_, err := b.CompanyWorkspaces(ctx, app, b.Admin.ID, b.Company.ID, "", uuid.Nil, 20)
+			return err
+		}},
+		{"a person's workspaces", "membership_account", func() error {
+			_, err := b.AccountWorkspaces(ctx, app, actor, uuid.Nil, 20)
+			return err
+		}},
+		{"see workspaces", "membership_account", func() error { return b.SeeWorkspaces(ctx, app, actor) }},
+		{"a person's companies", "company_member_account", func() error {
+			_, err := b.AccountCompanies(ctx, app, b.Admin.ID, uuid.Nil, 20)
+			return err
+		}},
+		{"add a record", "record_app_id_kind_external_id_key", func() error {
+			_, _, err := b.AddRecord(ctx, app, actor, "programme", "new", noKey)
+			return err
+		}},
+		{"records", "record_account", func() error { _, err := b.Records(ctx, app, actor, uuid.Nil, 20); return err }},
+		{"client users", "membership_", func() error {
+			_, err := b.ClientUsers(ctx, app, b.Workspace.ID, uuid.Nil, 20)
+			return err
+		}},
+		{"join", "company_member_", func() error { _, err := b.JoinWorkspace(ctx, app, b.Admin.ID, b.Workspace.ID, noKey); return err }},
+		{"change visibility", "membership_pkey", func() error {
+			_, err := b.SetVisibility(ctx, app, b.Admin.ID, b.Workspace.ID, actor, roster.VisibilityBasic, noKey)
+			return err
+		}},
+		{"change a name", "account_search_account", func() error {
+			_, err := b.ChangeAccount(ctx, app, b.Outsider.ID, roster.AccountChange{FullName: ptr("Olga Newname")}, noKey)
+			return err
+		}},
+		{"archive an account", "invitation_inviter", func() error { _, err := b.ArchiveAccount(ctx, app, b.Outsider.ID, noKey); return err }},
+		{"archive a workspace", "invitation_", func() error {
+			w := b.NewWorkspace(t, "Closed")
+			_, err := b.ArchiveWorkspace(ctx, app, b.Admin.ID, w.ID, noKey)
+			return err
+		}},
 		{"session", "session_pkey", func() error { _, _, err := b.SessionAccount(ctx, "no such session"); return err }},
 		{"log in", "account_", func() error {
 			if err := b.CheckPassword(ctx, app, actor, goodPassword); roster.CodeOf(err) == "" {
@@ -220,6 +361,9 @@ func TestPlans(t *testing.T) {
 				plan.Walk(func(n postgrestest.Plan) {
 					if strings.HasPrefix(n.Index, op.uses) {
 						used = true
+					}
+					if n.Type == "Bitmap Heap Scan" && n.Relation == "account_search" {
+						t.Errorf("reads all keys that begin alike, however many (%s):\n%s", plan, s.SQL)
 					}
 					for _, table := range bigTables {
 						if n.Type == "Seq Scan" && n.Relation == table {

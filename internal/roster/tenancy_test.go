@@ -2,10 +2,12 @@ package roster_test
 
 import (
 	"context"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -18,8 +20,8 @@ func snapshot(t *testing.T, b *rostertest.Bundle) string {
 	t.Helper()
 	var all strings.Builder
 	for _, table := range []string{
-		"app", "api_key", "account", "company", "company_member", "workspace", "membership",
-		"invitation", "event", "idempotency_key", "session", "river_job",
+		"app", "api_key", "account", "account_search", "secondary_email", "record", "company", "company_member", "workspace", "membership",
+		"invitation", "event", "idempotency_key", "session", "river_job", "notification", "warning", "webhook_endpoint", "webhook_delivery",
 	} {
 		rows := rostertest.Column[string](t, b, `SELECT x::text FROM `+table+` x ORDER BY 1`)
 		all.WriteString(table + "\n" + strings.Join(rows, "\n") + "\n")
@@ -90,11 +92,91 @@ var tenancy = map[string]struct {
 		_, err := own.Members(ctx, own.App.ID, other.Workspace.ID, uuid.Nil, 10)
 		return err
 	}, roster.NotFound},
+	"AccountWorkspaces": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.AccountWorkspaces(ctx, own.App.ID, other.Stakeholder.ID, uuid.Nil, 10)
+		return err
+	}, roster.NotFound},
+	"Accounts": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.Accounts(ctx, own.App.ID, roster.AccountList{Query: "s", Company: other.Company.ID, Limit: 10})
+		return err
+	}, roster.NotFound},
+	"ChangeAccount": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.ChangeAccount(ctx, own.App.ID, other.Stakeholder.ID, roster.AccountChange{Username: ptr("mallory")}, noKey)
+		return err
+	}, roster.NotFound},
+	"ArchiveAccount": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.ArchiveAccount(ctx, own.App.ID, other.Stakeholder.ID, noKey)
+		return err
+	}, roster.NotFound},
+	"AddRecord": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, _, err := own.AddRecord(ctx, own.App.ID, other.Stakeholder.ID, "programme", "1", noKey)
+		return err
+	}, roster.NotFound},
+	"Records": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.Records(ctx, own.App.ID, other.Stakeholder.ID, uuid.Nil, 10)
+		return err
+	}, roster.NotFound},
+	"AccountCompanies": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.AccountCompanies(ctx, own.App.ID, other.Stakeholder.ID, uuid.Nil, 10)
+		return err
+	}, roster.NotFound},
+	"Company": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.Roster.Company(ctx, own.App.ID, other.Company.ID)
+		return err
+	}, roster.NotFound},
+	"CompanyMembers": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.CompanyMembers(ctx, own.App.ID, other.Company.ID, uuid.Nil, 10)
+		return err
+	}, roster.NotFound},
+	"CompanyWorkspaces": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.CompanyWorkspaces(ctx, own.App.ID, own.Admin.ID, other.Company.ID, "", uuid.Nil, 10)
+		return err
+	}, roster.NotFound},
+	"RemoveCompanyMember": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.RemoveCompanyMember(ctx, own.App.ID, other.Company.ID, other.Admin.ID)
+		return err
+	}, roster.NotFound},
+	"Workspace": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.Roster.Workspace(ctx, own.App.ID, other.Workspace.ID)
+		return err
+	}, roster.NotFound},
+	"RenameWorkspace": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.RenameWorkspace(ctx, own.App.ID, own.Admin.ID, other.Workspace.ID, "Mine", noKey)
+		return err
+	}, roster.NotFound},
+	"ArchiveWorkspace": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.ArchiveWorkspace(ctx, own.App.ID, own.Admin.ID, other.Workspace.ID, noKey)
+		return err
+	}, roster.NotFound},
+	"JoinWorkspace": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.JoinWorkspace(ctx, own.App.ID, own.Admin.ID, other.Workspace.ID, noKey)
+		return err
+	}, roster.NotFound},
+	"SetVisibility": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.SetVisibility(ctx, own.App.ID, own.Admin.ID, other.Workspace.ID, other.Stakeholder.ID, roster.VisibilityBasic, noKey)
+		return err
+	}, roster.NotFound},
+	"ArchiveMember": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.ArchiveMember(ctx, own.App.ID, own.Admin.ID, other.Workspace.ID, other.Stakeholder.ID, noKey)
+		return err
+	}, roster.NotFound},
+	"DeleteMember": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.DeleteMember(ctx, own.App.ID, own.Admin.ID, other.Workspace.ID, other.Stakeholder.ID)
+		return err
+	}, roster.NotFound},
+	"ClientUsers": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.ClientUsers(ctx, own.App.ID, other.Workspace.ID, uuid.Nil, 10)
+		return err
+	}, roster.NotFound},
+	"TakeOverInvitation": {func(ctx context.Context, own, _ *rostertest.Bundle, theirs roster.Invitation) error {
+		_, err := own.TakeOverInvitation(ctx, own.App.ID, own.Admin.ID, theirs.ID, noKey)
+		return err
+	}, roster.NotFound},
 	"SetCompanyMember": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
 		return own.SetCompanyMember(ctx, own.App.ID, other.Company.ID, own.Outsider.ID, roster.RoleAdmin, noKey)
 	}, roster.NotFound},
 	"CreateWorkspace": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
-		_, err := own.CreateWorkspace(ctx, own.App.ID, other.Company.ID, "Mine", own.Stakeholder.ID, noKey)
+		_, err := own.CreateWorkspace(ctx, own.App.ID, roster.NewWorkspace{CompanyID: other.Company.ID, Name: "Mine", OwnerID: own.Stakeholder.ID}, noKey)
 		return err
 	}, roster.NotFound},
 	"CreateCompany": {func(ctx context.Context, own, _ *rostertest.Bundle, _ roster.Invitation) error {
@@ -123,9 +205,82 @@ var tenancy = map[string]struct {
 		_, _, err := own.AcceptInvitation(ctx, theirs.Ticket(), roster.Acceptance{AccountID: own.Stakeholder.ID})
 		return err
 	}, roster.Forbidden},
+	"Endpoint": {onEndpoint(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.Endpoint(ctx, own.App.ID, id)
+		return err
+	}), roster.NotFound},
+	"UpdateEndpoint": {onEndpoint(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.UpdateEndpoint(ctx, own.App.ID, id, roster.EndpointChange{Enabled: new(bool)})
+		return err
+	}), roster.NotFound},
+	"DeleteEndpoint": {onEndpoint(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		return own.DeleteEndpoint(ctx, own.App.ID, id)
+	}), roster.NotFound},
+	"RotateEndpointSecret": {onEndpoint(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.RotateEndpointSecret(ctx, own.App.ID, id, keyID, noKey)
+		return err
+	}), roster.NotFound},
+	"TestEndpoint": {onEndpoint(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.TestEndpoint(ctx, own.App.ID, id, noKey)
+		return err
+	}), roster.NotFound},
+	"ReplayDelivery": {onEndpoint(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.ReplayDelivery(ctx, own.App.ID, id, uuid.New(), noKey)
+		return err
+	}), roster.NotFound},
+	"ReplayDeliveries": {onEndpoint(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.ReplayDeliveries(ctx, own.App.ID, id, roster.Replay{To: time.Now(), Which: roster.ReplayAll}, noKey)
+		return err
+	}), roster.NotFound},
+	"Event": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		events, _, err := other.Roster.Events(ctx, other.App.ID, roster.EventList{Limit: 1})
+		if err == nil {
+			_, err = own.Event(ctx, own.App.ID, events[0].ID)
+		}
+		return err
+	}, roster.NotFound},
+
+	"AddMembersEach": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		out, err := own.AddMembersEach(ctx, own.App.ID, own.Admin.ID, []roster.NewMember{
+			{Kind: roster.KindColleague, WorkspaceID: other.Workspace.ID, AccountID: other.Outsider.ID},
+		}, []roster.IdempotencyKey{noKey})
+		if err != nil {
+			return err
+		}
+		return out[0].Err
+	}, roster.NotFound},
+	"AddMembers": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		out, err := own.AddMembers(ctx, own.App.ID, own.Admin.ID, []roster.NewMember{
+			{Kind: roster.KindColleague, WorkspaceID: other.Workspace.ID, AccountID: own.Outsider.ID},
+		}, noKey)
+		if err != nil {
+			return err
+		}
+		return out[0].Err
+	}, roster.NotFound},
+	"Notifications": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.Notifications(ctx, own.App.ID, other.Stakeholder.ID, roster.NotificationList{Limit: 1})
+		return err
+	}, roster.Forbidden},
+	"SetNotificationView": {func(ctx context.Context, own, other *rostertest.Bundle, theirs roster.Invitation) error {
+		_, err := own.SetNotificationView(ctx, own.App.ID, own.Outsider.ID, itemOf(ctx, other, theirs), roster.ViewArchived, noKey)
+		return err
+	}, roster.NotFound},
+	"ArchiveNotifications": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		_, err := own.ArchiveNotifications(ctx, own.App.ID, other.Outsider.ID, roster.NotificationFilter{}, noKey)
+		return err
+	}, roster.Forbidden},
+	"DecideNotification": {func(ctx context.Context, own, other *rostertest.Bundle, theirs roster.Invitation) error {
+		_, err := own.DecideNotification(ctx, own.App.ID, own.Outsider.ID, itemOf(ctx, other, theirs), true, noKey)
+		return err
+	}, roster.NotFound},
 
 	"AppPolicy":         {}, // the app's key is all it takes: TestTenancyOfPolicies
 	"ChangePolicy":      {}, // TestTenancyOfPolicies
+	"CreateEndpoint":    {}, // names nothing but the app
+	"EndpointFailed":    {}, // who sends webhooks calls it, in its own transaction
+	"Endpoints":         {}, // TestTenancyOfLists
+	"Events":            {}, // TestTenancyOfLists
 	"Apps":              {}, // for the operator's commands
 	"CreateApp":         {}, // for the operator's commands
 	"APIKeys":           {}, // TestTenancyOfLists
@@ -136,6 +291,7 @@ var tenancy = map[string]struct {
 	"EndSession":        {}, // the cookie proves the account
 	"ViewInvitation":    {}, // the ticket is signed
 	"DeclineInvitation": {}, // the ticket is signed
+	"SignUp":            {}, // the ticket is signed
 	"AskRenewal":        {}, // the ticket is signed
 	"Subscription":      {}, // the ticket is signed
 	"StopReminders":     {}, // the ticket is signed
@@ -152,7 +308,31 @@ var tenancy = map[string]struct {
 	"NearAddresses":     {}, // for the operator's commands
 	"HoldAppMail":       {}, // the app of a message of ours
 	"MailMoved":         {}, // a dispatch's, which carries mail of several apps
+	"NotifyWorkspaces":  {}, // a job's, inserted by AddMembers
+	"SeeWorkspaces":     {}, // TestAccountWorkspaces
+	"Companies":         {}, // TestTenancyOfLists
+	"RemoveRecord":      {}, // TestRecords
 	"In":                {}, // no operation
+}
+
+// itemOf is the item of an invitation in the inbox of the bundle's outsider.
+func itemOf(ctx context.Context, b *rostertest.Bundle, inv roster.Invitation) uuid.UUID {
+	items, err := b.Notifications(ctx, b.App.ID, b.Outsider.ID, roster.NotificationList{Limit: 1})
+	if err != nil || len(items) != 1 || *items[0].InvitationID != inv.ID {
+		panic(fmt.Sprintf("the inbox is %+v (%v)", items, err))
+	}
+	return items[0].ID
+}
+
+// onEndpoint calls with the other app's endpoint.
+func onEndpoint(call func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error) func(context.Context, *rostertest.Bundle, *rostertest.Bundle, roster.Invitation) error {
+	return func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		endpoints, err := other.Endpoints(ctx, other.App.ID)
+		if err != nil {
+			return err
+		}
+		return call(ctx, own, endpoints[0].ID)
+	}
 }
 
 func TestTenancy(t *testing.T) {
@@ -171,7 +351,8 @@ func TestTenancy(t *testing.T) {
 			t.Parallel()
 			own := rostertest.Begin(t)
 			other := own.Another(t)
-			theirs := other.Invite(t, "ann@example.org")
+			theirs := other.Invite(t, other.Outsider.Email)
+			listen(t, other, roster.EventRevoked)
 			if name == "ReopenInvitation" {
 				expire(t, other, theirs)
 			} else {
@@ -197,7 +378,7 @@ func TestTenancyOfSecondIDs(t *testing.T) {
 	before := snapshot(t, own)
 	err := own.SetCompanyMember(t.Context(), own.App.ID, own.Company.ID, other.Stakeholder.ID, roster.RoleAdmin, noKey)
 	refused(t, err, roster.NotFound, "account_not_found")
-	_, err = own.CreateWorkspace(t.Context(), own.App.ID, own.Company.ID, "Mine", other.Stakeholder.ID, noKey)
+	_, err = own.CreateWorkspace(t.Context(), own.App.ID, roster.NewWorkspace{CompanyID: own.Company.ID, Name: "Mine", OwnerID: other.Stakeholder.ID}, noKey)
 	refused(t, err, roster.NotFound, "account_not_found")
 	for _, act := range acts {
 		for _, actor := range []uuid.UUID{other.Stakeholder.ID, other.Admin.ID} {
@@ -225,6 +406,17 @@ func TestTenancyOfLists(t *testing.T) {
 	own := rostertest.Begin(t)
 	other := own.Another(t)
 	other.Invite(t, "ann@example.org")
+	listen(t, other)
+	if list, err := own.Endpoints(t.Context(), own.App.ID); err != nil || len(list) != 0 {
+		t.Errorf("another app's endpoints show: %+v, %v", list, err)
+	}
+	list, _, err := own.Roster.Events(t.Context(), own.App.ID, roster.EventList{Limit: 100})
+	done(t, err)
+	for _, e := range list {
+		if e.AppID != own.App.ID {
+			t.Errorf("another app's event shows: %+v", e)
+		}
+	}
 	_, key, err := other.CreateAPIKey(t.Context(), other.App.ID, "key")
 	done(t, err)
 	for _, l := range []roster.InvitationList{{}, {Workspace: other.Workspace.ID}, {State: roster.Pending}} {
@@ -234,6 +426,23 @@ func TestTenancyOfLists(t *testing.T) {
 		if len(list) != 0 {
 			t.Errorf("list %+v shows another app's invitations", l)
 		}
+	}
+	accounts, err := own.Accounts(t.Context(), own.App.ID, roster.AccountList{Limit: 10})
+	done(t, err)
+	found, err := own.Accounts(t.Context(), own.App.ID, roster.AccountList{Query: "stan", Limit: 10})
+	done(t, err)
+	for _, a := range append(accounts, found...) {
+		if a.AppID != own.App.ID {
+			t.Errorf("another app's account shows: %+v", a)
+		}
+	}
+	if len(accounts) != 3 || len(found) != 1 {
+		t.Errorf("got %d accounts and found %d, want 3 and 1", len(accounts), len(found))
+	}
+	companies, err := own.Companies(t.Context(), own.App.ID, uuid.Nil, 10)
+	done(t, err)
+	if len(companies) != 1 || companies[0].ID != own.Company.ID {
+		t.Errorf("companies: got %+v", companies)
 	}
 	keys, err := own.APIKeys(t.Context(), own.App.ID)
 	done(t, err)

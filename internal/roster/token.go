@@ -54,8 +54,9 @@ type Keyring struct {
 }
 
 type signingKey struct {
-	id     [keyIDSize]byte
-	secret []byte
+	id      [keyIDSize]byte
+	secret  []byte // of tokens
+	webhook []byte // of webhooks' secrets
 }
 
 // NewKeyring reads a comma list of secrets, each of at least MinSecret bytes.
@@ -66,7 +67,7 @@ func NewKeyring(secrets string) (*Keyring, error) {
 		if len(secret) < MinSecret {
 			return nil, fmt.Errorf("secret %d has %d characters, %d are needed", i+1, len(secret), MinSecret)
 		}
-		key := signingKey{secret: derive(secret, "token")}
+		key := signingKey{secret: derive(secret, "token"), webhook: derive(secret, "webhook")}
 		copy(key.id[:], derive(secret, "key id"))
 		ring.keys = append(ring.keys, key)
 	}
@@ -114,6 +115,27 @@ func (k *Keyring) Open(purpose Purpose, token string) (Ticket, error) {
 		}, nil
 	}
 	return Ticket{}, ErrBadToken
+}
+
+// ErrUnknownKey is the answer where a key is asked for that is not in the ring
+// any more.
+var ErrUnknownKey = errors.New("the installation's secret that this was made with is no longer in USHER_SECRET")
+
+// ID names the key that signs now.
+func (k *Keyring) ID() []byte { return bytes.Clone(k.keys[0].id[:]) }
+
+// WebhookKey is what an endpoint's webhooks are signed with: 32 bytes made from
+// the key of that id, the endpoint and the version of its secret, or
+// ErrUnknownKey.
+func (k *Keyring) WebhookKey(id []byte, endpoint uuid.UUID, version int) ([]byte, error) {
+	for _, key := range k.keys {
+		if bytes.Equal(key.id[:], id) {
+			mac := hmac.New(sha256.New, key.webhook)
+			mac.Write(binary.BigEndian.AppendUint32(endpoint[:], uint32(version)))
+			return mac.Sum(nil), nil
+		}
+	}
+	return nil, ErrUnknownKey
 }
 
 func (k signingKey) mac(purpose Purpose, body []byte) []byte {

@@ -119,7 +119,7 @@ func (b *Bundle) NewAccount(t testing.TB, kind, name, email string) roster.Accou
 // NewWorkspace adds a workspace to the bundle's company, with its stakeholder.
 func (b *Bundle) NewWorkspace(t testing.TB, name string) roster.Workspace {
 	t.Helper()
-	workspace, err := b.CreateWorkspace(t.Context(), b.App.ID, b.Company.ID, name, b.Stakeholder.ID, roster.IdempotencyKey{})
+	workspace, err := b.CreateWorkspace(t.Context(), b.App.ID, roster.NewWorkspace{CompanyID: b.Company.ID, Name: name, OwnerID: b.Stakeholder.ID}, roster.IdempotencyKey{})
 	if err != nil {
 		t.Fatalf("create workspace %s: %v", name, err)
 	}

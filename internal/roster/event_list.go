@@ -1,0 +1,157 @@
+package roster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"usher/internal/postgres"
+)
+
+// eventWindow bounds the events that one page of a list looks at, so that a
+// type that few of them have costs no more than one that all have.
+const eventWindow = 5_000
+
+// EventType is a type of Event, with what it says.
+type EventType struct {
+	Type string
+	Doc  string // for people
+}
+
+// EventTypes are all types of Event there are. A test holds them to the
+// constants.
+var EventTypes = []EventType{
+	{EventCreated, "Somebody was invited."},
+	{EventResent, "An invitation's mail was asked for again."},
+	{EventLinkCopied, "An invitation's link was shown, to be given on by hand."},
+	{EventAddressCorrected, "An invitation goes to another address; links of before are dead."},
+	{EventAccepted, "An invitation was accepted: the person is a member of its workspace."},
+	{EventDeclined, "An invitation was declined."},
+	{EventRevoked, "An invitation was withdrawn."},
+	{EventExpired, "An invitation's time is over."},
+	{EventReopened, "An expired invitation started anew."},
+	{EventRenewalAsked, "A person with an expired link asked for a new one."},
+	{EventExpiryExtended, "An invitation's time was extended, since its mail could not leave."},
+	{EventHeld, "An invitation is on hold: mail does not reach its address, or its inviter may no longer invite."},
+	{EventSuperseded, "An invitation ended because its person was added otherwise."},
+	{EventTransferred, "An invitation has another inviter, since the one before may no longer invite."},
+	{EventTakenOver, "Somebody took over an invitation whose inviter may no longer invite."},
+	{EventMailboxExists, "Somebody says that the mailbox of an address exists, although mail to it came back."},
+	{EventMailSettled, "Somebody settled what became of an uncertain mail."},
+	{EventRemindersStopped, "A person asked for no more reminders."},
+	{EventMailStopped, "A person asked for no more mail."},
+	{EventMailResumed, "A person wants mail again."},
+	{EventNotified, "A person was told of workspaces that are new to them, in their inbox."},
+	{EventPolicyChanged, "The app's policy was changed."},
+	{EventAccountCreated, "An account was added."},
+	{EventAccountUpdated, "An account was changed."},
+	{EventAccountArchived, "An account was archived: nobody can use it, and its address is free."},
+	{EventRecordAdded, "A record was added to an account, the subject."},
+	{EventRecordRemoved, "A record was removed from an account, the subject."},
+	{EventCompanyCreated, "A company was added."},
+	{EventCompanyMemberSet, "An account became a member of a company, the subject, or has another role in it."},
+	{EventCompanyMemberRemoved, "An account is no longer a member of a company, the subject."},
+	{EventWorkspaceCreated, "A workspace was added."},
+	{EventWorkspaceUpdated, "A workspace was changed."},
+	{EventWorkspaceArchived, "A workspace was closed; open invitations to it were withdrawn."},
+	{EventMembershipCreated, "An account became a member of a workspace, the subject."},
+	{EventMembershipChanged, "A member of a workspace, the subject, sees more or less of it."},
+	{EventMembershipArchived, "A member of a workspace, the subject, was archived."},
+	{EventMembershipDeleted, "An archived member of a workspace, the subject, was deleted."},
+	{EventEndpointCreated, "A webhook endpoint was added."},
+	{EventEndpointUpdated, "A webhook endpoint was changed."},
+	{EventEndpointEnabled, "A webhook endpoint was enabled again."},
+	{EventEndpointDisabled, "A webhook endpoint was disabled: somebody asked for it, it failed for days, or it answered 410."},
+	{EventEndpointDeleted, "A webhook endpoint was deleted."},
+	{EventSecretRotated, "A webhook endpoint has a new secret."},
+	{EventEndpointTest, "A test; it goes only to the endpoint that is tested."},
+}
+
+// EventList says which events to list.
+type EventList struct {
+	Type    string    // empty: of any type
+	Subject uuid.UUID // Nil: about everything
+	After   uuid.UUID // the last id of the page before; Nil: the first page
+	Newest  bool      // newest first
+	Limit   int       // rows
+}
+
+const eventColumns = `id, app_id, type, subject_id, actor_id, data, at`
+
+// Events lists an app's events in the order of their times. next is where the
+// next page begins, Nil after the last. A page of one type looks through
+// eventWindow of all: it may have fewer rows than asked for, or none, and still
+// a next one.
+func (r *Roster) Events(ctx context.Context, app uuid.UUID, l EventList) (events []Event, next uuid.UUID, err error) {
+	after, until, direction := ">", "<=", "ASC"
+	if l.Newest {
+		after, until, direction = "<", ">=", "DESC"
+	}
+	// Of one subject there are few events, and their ids are in order, too.
+	key, position, order := "(at, id)", "((SELECT at FROM event WHERE app_id = $1 AND id = $%[1]d), $%[1]d)", fmt.Sprintf("at %s, id %[1]s", direction)
+	clause, args := `WHERE app_id = $1`, []any{app}
+	where := func(condition string, arg any) {
+		args = append(args, arg)
+		clause += fmt.Sprintf(` AND `+condition, len(args))
+	}
+	if l.Subject != uuid.Nil {
+		key, position, order = "id", "$%[1]d", "id "+direction
+		where(`subject_id = $%d`, l.Subject)
+	}
+	if l.After != uuid.Nil {
+		where(key+` `+after+` `+position, l.After)
+	}
+	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		if l.Type != "" {
+			err := tx.QueryRow(ctx, `SELECT id FROM event `+clause+fmt.Sprintf(` ORDER BY %s OFFSET %d LIMIT 1`, order, eventWindow-1), args...).Scan(&next)
+			if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+				return fmt.Errorf("list events: %w", err)
+			}
+			if next != uuid.Nil {
+				where(key+` `+until+` `+position, next)
+			}
+			where(`type = $%d`, l.Type)
+		}
+		args = append(args, l.Limit+1)
+		rows, err := tx.Query(ctx, `SELECT `+eventColumns+` FROM event `+clause+fmt.Sprintf(` ORDER BY %s LIMIT $%d`, order, len(args)), args...)
+		if err != nil {
+			return fmt.Errorf("list events: %w", err)
+		}
+		events, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Event])
+		return err
+	})
+	if err != nil {
+		return nil, uuid.Nil, err
+	}
+	if len(events) > l.Limit {
+		events = events[:l.Limit]
+		next = events[l.Limit-1].ID
+	}
+	return events, next, nil
+}
+
+// Event reads one event.
+func (r *Roster) Event(ctx context.Context, app, id uuid.UUID) (e Event, err error) {
+	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		e, err = readEvent(ctx, tx, app, id)
+		return err
+	})
+	return e, err
+}
+
+func readEvent(ctx context.Context, tx pgx.Tx, app, id uuid.UUID) (e Event, err error) {
+	rows, err := tx.Query(ctx, `SELECT `+eventColumns+` FROM event WHERE app_id = $1 AND id = $2`, app, id)
+	if err == nil {
+		e, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Event])
+	}
+	if errors.Is(err, pgx.ErrNoRows) {
+		return e, notFound("event")
+	}
+	if err != nil {
+		return e, fmt.Errorf("read event %s: %w", id, err)
+	}
+	return e, nil
+}
