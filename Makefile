@@ -150,7 +150,7 @@ schema: usher ## write migrations/schema.sql anew from the migrations
 
 .PHONY: clean
 clean: ## remove what was built and measured; the demo's data stays
-	@rm -rf bin .usher/lint .usher/node .usher/test bench.jsonl coverage.out
+	@rm -rf bin .usher/client .usher/lint .usher/node .usher/test bench.jsonl coverage.out
 
 # The browser tests need a Chromium or Chrome, under one of the names the
 # tests look for.
@@ -184,33 +184,37 @@ chromium:
 	fi
 
 # Tests run Resend's own client for Node.js and the library that verifies
-# webhooks, in the versions their lock file names. Debian 12 has Node.js 18, macOS a newer one; either will do.
+# webhooks, in the versions their lock file names. Debian 12 has Node.js 18,
+# macOS a newer one; either will do.
 NODE_LOCK := cmd/fakeresend/testdata/node/package-lock.json
 
+# Another compiles and runs the README's calls in TypeScript.
+CLIENT_LOCK := web/testdata/client/package-lock.json
+
 .PHONY: node
-node: nodejs .usher/node/node_modules/.package-lock.json
+node: nodejs .usher/node/node_modules/.package-lock.json .usher/client/node_modules/.package-lock.json
 
 .PHONY: nodejs
 nodejs:
-	@if ! command -v node >/dev/null 2>&1 || ! command -v npm >/dev/null 2>&1; then \
-		packages="nodejs npm"; \
+	@if ! command -v node >/dev/null 2>&1 || ! command -v npm >/dev/null 2>&1 || ! command -v curl >/dev/null 2>&1; then \
+		packages="nodejs npm curl"; \
 		if command -v apt-get >/dev/null 2>&1; then \
 			if [ "$$(id -u)" = 0 ]; then sudo=; \
 			elif [ -t 0 ] && command -v sudo >/dev/null 2>&1; then sudo=sudo; \
 			elif sudo -n true 2>/dev/null; then sudo="sudo -n"; \
 			else \
-				echo "A test needs Node.js, and you may not install it. Ask an administrator to run:" >&2; \
+				echo "Tests need Node.js and curl, and you may not install it. Ask an administrator to run:" >&2; \
 				echo "    apt-get update && apt-get install -y --no-install-recommends $$packages" >&2; \
 				exit 1; \
 			fi; \
-			echo "==> Installing Node.js for the tests of webhooks and of the mail provider's stand-in (apt-get)"; \
+			echo "==> Installing Node.js and curl for tests (apt-get)"; \
 			$$sudo apt-get -qq update && \
 			$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 install -y --no-install-recommends $$packages >/dev/null; \
 		elif command -v brew >/dev/null 2>&1; then \
-			echo "==> Installing Node.js for the tests of webhooks and of the mail provider's stand-in (brew)"; \
-			brew install node; \
+			echo "==> Installing Node.js and curl for tests (brew)"; \
+			brew install node curl; \
 		else \
-			echo "A test needs Node.js and npm. Install them with your package manager, then run this again." >&2; \
+			echo "Tests need Node.js, npm and curl. Install them with your package manager, then run this again." >&2; \
 			exit 1; \
 		fi; \
 	fi
@@ -220,4 +224,11 @@ nodejs:
 	@mkdir -p .usher/node && cp $(dir $(NODE_LOCK))package.json $(NODE_LOCK) .usher/node/
 	@npm ci --prefix .usher/node --loglevel=error --ignore-scripts --no-audit --no-fund || { \
 		echo "npm could not get them; is the network there? Then run 'make node' again." >&2; exit 1; }
+	@touch $@
+
+.usher/client/node_modules/.package-lock.json: $(CLIENT_LOCK) | nodejs
+	@echo "==> Getting the TypeScript compiler (npm)"
+	@mkdir -p .usher/client && cp $(dir $(CLIENT_LOCK))package.json $(CLIENT_LOCK) .usher/client/
+	@npm ci --prefix .usher/client --loglevel=error --ignore-scripts --no-audit --no-fund || { \
+		echo "npm could not get it; is the network there? Then run 'make node' again." >&2; exit 1; }
 	@touch $@

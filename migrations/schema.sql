@@ -245,7 +245,6 @@ CREATE TABLE invitation (
     origin_workspace_id uuid,
     held_for text NOT NULL DEFAULT ''::text,
     CONSTRAINT invitation_app_id_account_id_fkey FOREIGN KEY (app_id, account_id) REFERENCES account(app_id, id),
-    CONSTRAINT invitation_app_id_id_key UNIQUE (app_id, id),
     CONSTRAINT invitation_app_id_inviter_id_fkey FOREIGN KEY (app_id, inviter_id) REFERENCES account(app_id, id),
     CONSTRAINT invitation_app_id_workspace_id_fkey FOREIGN KEY (app_id, workspace_id) REFERENCES workspace(app_id, id),
     CONSTRAINT invitation_held_for_check CHECK ((held_for = ANY (ARRAY[''::text, 'inviter'::text]))),
@@ -255,11 +254,12 @@ CREATE TABLE invitation (
     CONSTRAINT invitation_visibility_check CHECK ((visibility = ANY (ARRAY['basic'::text, 'standard'::text, 'full'::text]))),
     CONSTRAINT invitation_warning_id_fkey FOREIGN KEY (warning_id) REFERENCES warning(id)
 );
+CREATE INDEX invitation_app ON public.invitation USING btree (app_id, state, id);
 CREATE INDEX invitation_due ON public.invitation USING btree (expires_at) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
 CREATE INDEX invitation_inviter ON public.invitation USING btree (inviter_id) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
 CREATE UNIQUE INDEX invitation_open ON public.invitation USING btree (workspace_id, email_key) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
 CREATE INDEX invitation_person ON public.invitation USING btree (email_key, app_id);
-CREATE INDEX invitation_workspace ON public.invitation USING btree (app_id, workspace_id, id);
+CREATE INDEX invitation_workspace ON public.invitation USING btree (app_id, workspace_id, state, id);
 
 CREATE TABLE membership (
     app_id uuid NOT NULL,

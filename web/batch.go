@@ -215,7 +215,8 @@ type batchPart struct {
 
 type batchRow struct {
 	index   int
-	row     roster.NewInvitation
+	in      *createInvitationInput
+	key     roster.IdempotencyKey
 	problem *Problem // refused before the domain saw it
 	ends    bool     // it is no row: what comes cannot be read
 }
@@ -327,7 +328,8 @@ func (b *batch) read() (part batchPart) {
 		case b.next >= maxBatchRows:
 			row.problem, row.ends = newProblem(http.StatusRequestEntityTooLarge, "too_many_rows", fmt.Sprintf("A batch has at most %d rows. Send the others in another one.", maxBatchRows)), true
 		case problem == nil:
-			row.row, row.problem = b.parse(raw)
+			row.in, row.problem = b.parse(raw)
+			row.key = b.key(raw)
 		}
 		b.next++
 		part.rows = append(part.rows, row)
@@ -339,26 +341,29 @@ func (b *batch) read() (part batchPart) {
 	return part
 }
 
-// parse turns a row into what the domain takes, as the call for a single one does.
-func (b *batch) parse(raw []byte) (row roster.NewInvitation, problem *Problem) {
+// parse reads a row as the call for a single one does.
+func (b *batch) parse(raw []byte) (*createInvitationInput, *Problem) {
 	var value any
 	if err := json.Unmarshal(raw, &value); err != nil {
-		return row, newProblem(http.StatusBadRequest, plainCode(http.StatusBadRequest), "This row is not JSON.")
+		return nil, newProblem(http.StatusBadRequest, plainCode(http.StatusBadRequest), "This row is not JSON.")
 	}
 	doc, result := b.server.api.OpenAPI(), &huma.ValidateResult{}
 	schema := doc.Paths["/v1/invitations"].Post.RequestBody.Content[fiber.MIMEApplicationJSON].Schema
 	huma.Validate(doc.Components.Schemas, schema, huma.NewPathBuffer([]byte("body"), 4), huma.ModeWriteToServer, value, result)
 	if len(result.Errors) > 0 {
-		return row, asProblem(humaError(http.StatusUnprocessableEntity, "", result.Errors...))
+		return nil, asProblem(humaError(http.StatusUnprocessableEntity, "", result.Errors...))
 	}
-	in := createInvitationInput{Acting: b.in.Acting}
+	in := &createInvitationInput{Acting: b.in.Acting}
 	if err := json.Unmarshal(raw, &in.Body); err != nil {
-		return row, asProblem(humaError(http.StatusUnprocessableEntity, "", err))
+		return nil, asProblem(humaError(http.StatusUnprocessableEntity, "", err))
 	}
 	if in.Body.Kind == "" {
 		in.Body.Kind = roster.KindNewUser
 	}
-	return in.row(b.request, b.key(raw)), nil
+	if err := in.fits(); err != nil {
+		return nil, asProblem(err)
+	}
+	return in, nil
 }
 
 // key is a row's idempotency key: the call's, with the row's place.
@@ -379,11 +384,12 @@ func asProblem(err error) *Problem {
 
 // store commits the rows and tells what became of each.
 func (b *batch) store(rows []batchRow) []batchOutcome {
-	s := b.server
 	outcomes := make([]batchOutcome, len(rows))
 	var (
-		wanted []roster.NewInvitation
-		places []int
+		invited, added []int // places in rows
+		invitations    []roster.NewInvitation
+		members        []roster.NewMember
+		keys           []roster.IdempotencyKey
 	)
 	for i, row := range rows {
 		switch {
@@ -391,28 +397,48 @@ func (b *batch) store(rows []batchRow) []batchOutcome {
 			outcomes[i] = b.refusal(row.index, row.problem)
 		case b.broken:
 			outcomes[i] = b.refusal(row.index, notTried())
+		case direct(row.in.Body.Kind):
+			added, members, keys = append(added, i), append(members, row.in.member()), append(keys, row.key)
 		default:
-			wanted, places = append(wanted, row.row), append(places, i)
+			invited, invitations = append(invited, i), append(invitations, row.in.row(b.request, row.key))
 		}
 	}
-	if len(wanted) == 0 {
-		return outcomes
-	}
-	for i, out := range createAll(s.Roster, wanted) {
-		at := places[i]
-		if out.Err != nil {
-			p, ours := problemOf(out.Err)
-			if ours && !b.broken {
-				b.broken = !isDataError(out.Err)
-				s.Log.Error().Err(out.Err).Str("request_id", b.request.id).Str("route", b.request.route).Int("row", rows[at].index).Msg("row failed")
+	if len(invited) > 0 {
+		for i, out := range createAll(b.server.Roster, invitations) {
+			var body *created[invitationBody]
+			if out.Err == nil {
+				body = b.server.createdBody(invitations[i], out.Created)
 			}
-			outcomes[at] = b.refusal(rows[at].index, p)
-			continue
+			outcomes[invited[i]] = b.outcome(rows[invited[i]].index, body, out.Err)
 		}
-		body := s.createdBody(wanted[i], out.Created)
-		outcomes[at] = batchOutcome{Index: rows[at].index, Status: body.Status, Invitation: &body.Body}
+	}
+	if len(added) > 0 {
+		ctx, cancel := context.WithTimeout(context.Background(), commitTime)
+		defer cancel()
+		out, err := b.server.Roster.AddMembersEach(ctx, b.request.app, id(b.in.Actor), members, keys)
+		for i, at := range added {
+			var body *created[invitationBody]
+			rowErr := err
+			if err == nil {
+				body, rowErr = b.server.addedBody(rows[at].in, out[i])
+			}
+			outcomes[at] = b.outcome(rows[at].index, body, rowErr)
+		}
 	}
 	return outcomes
+}
+
+// outcome is what became of a row that was tried.
+func (b *batch) outcome(index int, body *created[invitationBody], err error) batchOutcome {
+	if err == nil {
+		return batchOutcome{Index: index, Status: body.Status, Invitation: &body.Body}
+	}
+	p, ours := problemOf(err)
+	if ours && !b.broken {
+		b.broken = !isDataError(err)
+		b.server.Log.Error().Err(err).Str("request_id", b.request.id).Str("route", b.request.route).Int("row", index).Msg("row failed")
+	}
+	return b.refusal(index, p)
 }
 
 func (b *batch) refusal(index int, p *Problem) batchOutcome {

@@ -80,7 +80,7 @@ func results(outcomes []batchOutcome) (short []string) {
 
 func (s *site) wantInvitations(n int) {
 	s.t.Helper()
-	for _, table := range []string{"invitation", "message", "event"} {
+	for _, table := range []string{"invitation", "message", "event WHERE type LIKE 'invitation.%'"} {
 		if got := read[int](s, `SELECT count(*) FROM `+table); got != n {
 			s.t.Errorf("%d rows in %s, want %d", got, table, n)
 		}
@@ -104,7 +104,7 @@ func TestBatchAnswersAsSingles(t *testing.T) {
 		{with("a@client.example", "kind", "friend"), "422 validation_failed"},
 		{with("a@client.example", "email", "nobody"), "422 email_invalid"},
 		{with("a@client.example", "full_name", 5), "422 validation_failed"},
-		{with("a@client.example", "full_name", nil), "422 validation_failed"},
+		{with("a@client.example", "full_name", nil), "422 name_missing"},
 		{with("a@client.example", "full_name", "see www.evil.example"), "422 name_has_url"},
 		{with("a@client.example", "message", "a\x00b"), "422 message_invalid"},
 		{with("a@client.example", "workspace_id", newID()), "404 workspace_not_found"},
@@ -521,5 +521,49 @@ func TestUnreadBodies(t *testing.T) {
 			}
 			_ = conn.Close()
 		}
+	}
+}
+
+// TestBatchOfAllKinds: direct adds and external professionals go among the
+// others, each row under a key of its own.
+func TestBatchOfAllKinds(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.exec(`INSERT INTO company_member (app_id, company_id, account_id, role, created_at) VALUES ($1, $2, $3, 'admin', now())`, s.app.ID, s.company.ID, s.actor.ID)
+	cleo := s.colleague("Cleo Colleague", "cleo@kindred.example")
+	other := s.newTenant("Other")
+	row := func(fields string) string { return `{"workspace_id":"` + s.workspace.ID.String() + `",` + fields + `}` }
+	rows := []string{
+		row(`"kind":"colleague","account_id":"` + cleo + `"`),
+		rowJSON(s.tenant, "ann@client.example"),
+		row(`"kind":"external_professional","email":"ext@elsewhere.example","full_name":"Ed","warning":{"acknowledged":true}`),
+		row(`"kind":"external_professional","email":"two@elsewhere.example","full_name":"Ed"`),
+		row(`"kind":"colleague","account_id":"` + other.actor.ID.String() + `"`),
+		row(`"kind":"colleague","email":"a@client.example"`),
+		row(`"kind":"colleague","account_id":"` + cleo + `"`),
+		row(`"kind":"existing_user","account_id":"` + cleo + `"`),
+	}
+	first := s.stream(batchCall(rows, "k"))
+	got := results(first.outcomes(t))
+	if want := []string{"201", "201", "201", "422", "404 account_not_found", "422 account_missing", "200"}; !slices.EqualFunc(got[:7], want, strings.HasPrefix) {
+		t.Errorf("outcomes are %q, want %q", got, want)
+	}
+	for n, body := range rows {
+		single := s.api(s.tenant, call{method: http.MethodPost, path: "/v1/invitations", body: body})
+		if o := first.outcomes(t)[n]; o.Problem != nil && (single.StatusCode != o.Status || single.text(t, "code") != o.Problem.Code) {
+			t.Errorf("row %d: %d %s alone, %s in the batch", n, single.StatusCode, single.body, got[n])
+		}
+	}
+	before := s.everything()
+	again := s.stream(batchCall(rows, "k"))
+	if again.body != strings.ReplaceAll(first.body, first.Header.Get("X-Request-Id"), again.Header.Get("X-Request-Id")) {
+		t.Errorf("again:\n%s\nfirst:\n%s", again.body, first.body)
+	}
+	rows[0], rows[6] = rows[7], rows[1]
+	if got := results(s.stream(batchCall(rows[:7], "k")).outcomes(t)); got[0] != "422 idempotency_key_reused" || got[1] != "201" || got[6] != "422 idempotency_key_reused" {
+		t.Errorf("with other rows: %q", got)
+	}
+	if after := s.everything(); after != before {
+		t.Errorf("again changed rows:\n%.2000s", changed(before, after))
 	}
 }

@@ -50,14 +50,23 @@ func misfit(field, code, detail string) error {
 
 // addMember is createInvitation for the kinds that are accepted at once.
 func (s *Server) addMember(ctx context.Context, in *createInvitationInput) (*created[invitationBody], error) {
-	out, err := s.Roster.AddMembers(ctx, requestOf(ctx).app, id(in.Actor), []roster.NewMember{{
-		Kind: in.Body.Kind, WorkspaceID: id(in.Body.WorkspaceID), AccountID: id(in.Body.AccountID),
-		Visibility: roster.Visibility(in.Body.Visibility), OriginID: id(in.Body.OriginID),
-	}}, in.key(ctx, in.Actor, in.RawBody))
+	out, err := s.Roster.AddMembers(ctx, requestOf(ctx).app, id(in.Actor), []roster.NewMember{in.member()}, in.key(ctx, in.Actor, in.RawBody))
 	if err != nil {
 		return nil, err
 	}
-	added := out[0]
+	return s.addedBody(in, out[0])
+}
+
+// member is what the input asks for, of the kinds that are accepted at once.
+func (in *createInvitationInput) member() roster.NewMember {
+	return roster.NewMember{
+		Kind: in.Body.Kind, WorkspaceID: id(in.Body.WorkspaceID), AccountID: id(in.Body.AccountID),
+		Visibility: roster.Visibility(in.Body.Visibility), OriginID: id(in.Body.OriginID),
+	}
+}
+
+// addedBody is the answer to it.
+func (s *Server) addedBody(in *createInvitationInput, added roster.AddedMember) (*created[invitationBody], error) {
 	switch {
 	case added.Err != nil:
 		return nil, added.Err

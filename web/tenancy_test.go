@@ -90,13 +90,17 @@ func (s *site) newCrosser(name string) crosser {
 	blocked := "of-" + te.app.ID.String() + "@client.example"
 	s.invite(te, blocked)
 	s.exec(`INSERT INTO address (app_id, email_key, block, blocked_at) VALUES ($1, $2, 'hard', now())`, te.app.ID, blocked)
+	rec, _, err := s.roster.AddRecord(s.t.Context(), te.app.ID, te.actor.ID, "programme", te.app.ID.String(), roster.IdempotencyKey{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	if err := s.roster.AskPassword(s.t.Context(), te.app.ID, te.actor.Email, uuid.Nil, roster.IdempotencyKey{}); err != nil {
 		s.t.Fatal(err)
 	}
 	return crosser{te, map[string]string{
 		"accounts": te.actor.ID.String(), "companies": te.company.ID.String(), "workspaces": te.workspace.ID.String(),
 		"invitation links": s.token(inv), "password links": s.passwordToken(te.actor),
-		"invitations": inv.ID.String(), "messages": inv.MessageID.String(), "suppressions": blocked,
+		"invitations": inv.ID.String(), "messages": inv.MessageID.String(), "suppressions": blocked, "records": rec.ID.String(),
 	}}
 }
 

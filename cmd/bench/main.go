@@ -49,6 +49,7 @@ var figures = []struct {
 	{"post_invitation_256", postRate(256)},
 	{"post_invitation_p50", postLatency},
 	{"bulk_invitations", bulkInvitations},
+	{"list_invitations", listInvitations},
 	{"job_pickup", jobPickup},
 	{"mail_render", mailRender},
 	{"mail_free", mailFree},

@@ -102,3 +102,111 @@ func once[T any](ctx context.Context, r *Roster, app uuid.UUID, key IdempotencyK
 	}
 	return first.get()
 }
+
+// onceEach is once for many requests that share a transaction, each under a key
+// of its own, no two of them alike. op answers those that todo names, in order,
+// and keeps refusals within its answers. Where the first has no key, none has.
+func onceEach[T any](ctx context.Context, r *Roster, app uuid.UUID, keys []IdempotencyKey, op func(tx pgx.Tx, todo []int) ([]T, error)) (answers []answer[T], err error) {
+	n := len(keys)
+	answers = make([]answer[T], n)
+	todo := make([]int, 0, n)
+	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		routes, names, hashes := make([]string, n), make([]string, n), make([][]byte, n)
+		keyed := n > 0 && keys[0].Key != ""
+		mine := map[string]bool{}
+		if keyed {
+			for i, k := range keys {
+				routes[i], names[i], hashes[i] = k.Route, k.Key, k.Hash
+			}
+			rows, err := tx.Query(ctx, `
+				INSERT INTO idempotency_key (app_id, route, key, body_hash, answer, created_at)
+				SELECT $1, route, key, body_hash, 'null', $5
+				FROM unnest($2::text[], $3::text[], $4::bytea[]) AS q (route, key, body_hash)
+				ORDER BY key -- two calls with the same keys wait for each other, and in one order not in a circle
+				ON CONFLICT DO NOTHING RETURNING key`, app, routes, names, hashes, r.now())
+			if err != nil {
+				return fmt.Errorf("claim %d idempotency keys: %w", n, err)
+			}
+			claimed, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			if err != nil {
+				return fmt.Errorf("claim %d idempotency keys: %w", n, err)
+			}
+			for _, key := range claimed {
+				mine[key] = true
+			}
+		}
+		for i, k := range keys {
+			if !keyed || mine[k.Key] {
+				todo = append(todo, i)
+			}
+		}
+		if len(todo) < n {
+			if err := recallEach(ctx, tx, app, keys, mine, answers); err != nil {
+				return err
+			}
+		}
+		if len(todo) == 0 {
+			return nil
+		}
+		results, err := op(tx, todo)
+		if err != nil {
+			return err
+		}
+		kept := make([][]byte, len(todo))
+		routes, names = make([]string, len(todo)), make([]string, len(todo))
+		for i, at := range todo {
+			answers[at].Result = results[i]
+			routes[i], names[i] = keys[at].Route, keys[at].Key
+			if kept[i], err = json.Marshal(answers[at]); err != nil {
+				return fmt.Errorf("write remembered answer: %w", err)
+			}
+		}
+		if !keyed {
+			return nil
+		}
+		if _, err := tx.Exec(ctx, `
+			UPDATE idempotency_key k SET answer = q.answer
+			FROM unnest($2::text[], $3::text[], $4::jsonb[]) AS q (route, key, answer)
+			WHERE k.app_id = $1 AND k.route = q.route AND k.key = q.key`, app, routes, names, kept); err != nil {
+			return fmt.Errorf("remember %d answers: %w", len(todo), err)
+		}
+		return nil
+	})
+	return answers, err
+}
+
+// recallEach fills in the answers that were remembered under keys that are not mine.
+func recallEach[T any](ctx context.Context, tx pgx.Tx, app uuid.UUID, keys []IdempotencyKey, mine map[string]bool, answers []answer[T]) error {
+	var routes, names []string
+	var places []int
+	for i, k := range keys {
+		if !mine[k.Key] {
+			routes, names, places = append(routes, k.Route), append(names, k.Key), append(places, i)
+		}
+	}
+	rows, err := tx.Query(ctx, `
+		SELECT q.n, k.body_hash, k.answer
+		FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS q (route, key, n)
+		CROSS JOIN LATERAL (
+			SELECT body_hash, answer FROM idempotency_key
+			WHERE app_id = $1 AND route = q.route AND key = q.key LIMIT 1) AS k`, app, routes, names)
+	if err != nil {
+		return fmt.Errorf("read idempotency keys: %w", err)
+	}
+	var n int
+	var hash, kept []byte
+	_, err = pgx.ForEachRow(rows, []any{&n, &hash, &kept}, func() error {
+		at := places[n-1]
+		var refusal *Error
+		answers[at], err = recall[T](keys[at], hash, kept)
+		if errors.As(err, &refusal) {
+			answers[at].Err = refusal
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("read idempotency keys: %w", err)
+	}
+	return nil
+}

@@ -45,49 +45,76 @@ type AddedMember struct {
 // added is superseded. An error means that nothing at all was done.
 func (r *Roster) AddMembers(ctx context.Context, app, actor uuid.UUID, rows []NewMember, key IdempotencyKey) ([]AddedMember, error) {
 	return once(ctx, r, app, key, func(tx pgx.Tx) ([]AddedMember, error) {
-		if len(rows) > MaxAdds {
-			return nil, errorf(Invalid, "too_many_rows", "At most %d people are added at once.", MaxAdds)
-		}
-		out := make([]AddedMember, len(rows))
-		first, again := firstOfEach(rows)
-		facts, err := addAll(ctx, tx, app, actor, rows, first, r.now())
-		if err != nil {
-			return nil, err
-		}
-		var open []uuid.UUID
-		told := map[uuid.UUID]bool{}
-		var events []newEvent
-		for _, f := range facts {
-			out[f.N] = rows[f.N].answer(f, app, actor, r.now())
-			if !f.Added {
-				continue
-			}
-			events = append(events, rows[f.N].events(f, app, actor)...)
-			if f.OpenID != nil {
-				open = append(open, *f.OpenID)
-			}
-			if f.AccountID != actor {
-				told[f.AccountID] = true
-			}
-		}
-		for at, first := range again {
-			out[at] = out[first]
-			if out[at].Err == nil {
-				out[at].Invitation, out[at].AlreadyMember = Invitation{}, true
-			}
-		}
-		if err := supersede(ctx, tx, open, r.now()); err != nil {
-			return nil, err
-		}
-		if _, err := recordEvents(ctx, tx, r.now(), events...); err != nil {
-			return nil, err
-		}
-		jobs := make([]river.JobArgs, 0, len(told))
-		for account := range told {
-			jobs = append(jobs, NotifyWorkspace{AccountID: account})
-		}
-		return out, r.enqueue(ctx, tx, jobs...)
+		return r.addMembers(ctx, tx, app, actor, rows)
 	})
+}
+
+// AddMembersEach is AddMembers with an idempotency key for each row, no two of
+// them alike: rows that were answered under theirs before get that answer again,
+// and only the others are added.
+func (r *Roster) AddMembersEach(ctx context.Context, app, actor uuid.UUID, rows []NewMember, keys []IdempotencyKey) ([]AddedMember, error) {
+	out, err := onceEach(ctx, r, app, keys, func(tx pgx.Tx, todo []int) ([]AddedMember, error) {
+		left := make([]NewMember, len(todo))
+		for i, at := range todo {
+			left[i] = rows[at]
+		}
+		return r.addMembers(ctx, tx, app, actor, left)
+	})
+	if err != nil {
+		return nil, err
+	}
+	added := make([]AddedMember, len(out))
+	for i, a := range out {
+		if added[i] = a.Result; a.Err != nil {
+			added[i].Err = a.Err
+		}
+	}
+	return added, nil
+}
+
+func (r *Roster) addMembers(ctx context.Context, tx pgx.Tx, app, actor uuid.UUID, rows []NewMember) ([]AddedMember, error) {
+	if len(rows) > MaxAdds {
+		return nil, errorf(Invalid, "too_many_rows", "At most %d people are added at once.", MaxAdds)
+	}
+	out := make([]AddedMember, len(rows))
+	first, again := firstOfEach(rows)
+	facts, err := addAll(ctx, tx, app, actor, rows, first, r.now())
+	if err != nil {
+		return nil, err
+	}
+	var open []uuid.UUID
+	told := map[uuid.UUID]bool{}
+	var events []newEvent
+	for _, f := range facts {
+		out[f.N] = rows[f.N].answer(f, app, actor, r.now())
+		if !f.Added {
+			continue
+		}
+		events = append(events, rows[f.N].events(f, app, actor)...)
+		if f.OpenID != nil {
+			open = append(open, *f.OpenID)
+		}
+		if f.AccountID != actor {
+			told[f.AccountID] = true
+		}
+	}
+	for at, first := range again {
+		out[at] = out[first]
+		if out[at].Err == nil {
+			out[at].Invitation, out[at].AlreadyMember = Invitation{}, true
+		}
+	}
+	if err := supersede(ctx, tx, open, r.now()); err != nil {
+		return nil, err
+	}
+	if _, err := recordEvents(ctx, tx, r.now(), events...); err != nil {
+		return nil, err
+	}
+	jobs := make([]river.JobArgs, 0, len(told))
+	for account := range told {
+		jobs = append(jobs, NotifyWorkspace{AccountID: account})
+	}
+	return out, r.enqueue(ctx, tx, jobs...)
 }
 
 // firstOfEach are the rows that are the first for their person and workspace, in

@@ -160,15 +160,23 @@ func TestPlans(t *testing.T) {
 			_, err := b.Invitations(ctx, app, roster.InvitationList{Workspace: b.Workspace.ID, After: last, Limit: 50})
 			return err
 		}},
-		{"list an app", "invitation_", func() error {
+		{"list a workspace in a rare state", "invitation_workspace", func() error {
+			_, err := b.Invitations(ctx, app, roster.InvitationList{Workspace: b.Workspace.ID, State: roster.Superseded, After: last, Limit: 50})
+			return err
+		}},
+		{"list an app in a rare state", "invitation_app", func() error {
+			_, err := b.Invitations(ctx, app, roster.InvitationList{State: roster.Declined, After: last, Limit: 50})
+			return err
+		}},
+		{"list an app", "invitation_app", func() error {
 			_, err := b.Invitations(ctx, app, roster.InvitationList{Limit: 50})
 			return err
 		}},
-		{"list an app from a row on", "invitation_", func() error {
+		{"list an app from a row on", "invitation_app", func() error {
 			_, err := b.Invitations(ctx, app, roster.InvitationList{After: last, Limit: 50})
 			return err
 		}},
-		{"list an app in a state", "invitation_", func() error {
+		{"list an app in a state", "invitation_app", func() error {
 			_, err := b.Invitations(ctx, app, roster.InvitationList{State: roster.Pending, Limit: 50})
 			return err
 		}},

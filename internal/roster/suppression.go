@@ -119,7 +119,7 @@ func (r *Roster) unhold(ctx context.Context, tx pgx.Tx, app uuid.UUID, key strin
 		return fmt.Errorf("lift block: %w", err)
 	}
 	rows, err := tx.Query(ctx, `
-		SELECT id FROM invitation WHERE email_key = $2 AND app_id = $1 AND state = 'on_hold' AND held_for = '' AND expires_at > $3
+		SELECT id FROM invitation WHERE email_key = $2 AND app_id IS NOT DISTINCT FROM $1 AND state = 'on_hold' AND held_for = '' AND expires_at > $3 -- not "=": only invitation_person shall serve this
 		ORDER BY id LIMIT $4 FOR UPDATE`, app, key, now, maxUnheld)
 	if err != nil {
 		return fmt.Errorf("find invitations on hold: %w", err)

@@ -240,6 +240,15 @@ var tenancy = map[string]struct {
 		return err
 	}, roster.NotFound},
 
+	"AddMembersEach": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		out, err := own.AddMembersEach(ctx, own.App.ID, own.Admin.ID, []roster.NewMember{
+			{Kind: roster.KindColleague, WorkspaceID: other.Workspace.ID, AccountID: other.Outsider.ID},
+		}, []roster.IdempotencyKey{noKey})
+		if err != nil {
+			return err
+		}
+		return out[0].Err
+	}, roster.NotFound},
 	"AddMembers": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
 		out, err := own.AddMembers(ctx, own.App.ID, own.Admin.ID, []roster.NewMember{
 			{Kind: roster.KindColleague, WorkspaceID: other.Workspace.ID, AccountID: own.Outsider.ID},
