@@ -81,11 +81,11 @@ func (s *Server) askedApp(c *fiber.Ctx) (roster.App, error) {
 		return s.Roster.App(c.UserContext(), id(asked))
 	}
 	var sessions []string
-	c.Request().Header.VisitAllCookie(func(name, value []byte) {
+	for name, value := range c.Request().Header.Cookies() {
 		if isSessionCookie.Match(name) {
 			sessions = append(sessions, string(value))
 		}
-	})
+	}
 	if len(sessions) == 1 {
 		account, ok, err := s.Roster.SessionAccount(c.UserContext(), sessions[0])
 		if err != nil {

@@ -264,7 +264,9 @@ func TestAcceptURL(t *testing.T) {
 		if page.Header.Get("Cache-Control") != "no-store" || page.Header.Get("Referrer-Policy") != "no-referrer" {
 			t.Errorf("headers are %v", page.Header)
 		}
-		s.roster.RevokeInvitation(t.Context(), s.app.ID, s.actor.ID, inv.ID, roster.IdempotencyKey{}) //nolint:errcheck // the link tells what became of it, too
+		if _, err := s.roster.RevokeInvitation(t.Context(), s.app.ID, s.actor.ID, inv.ID, roster.IdempotencyKey{}); err != nil { // the app's page tells of that, too
+			t.Fatal(err)
+		}
 	}
 	if page := b.get("/i/x"); page.StatusCode != 404 {
 		t.Errorf("no link: %d", page.StatusCode)
