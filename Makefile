@@ -184,8 +184,8 @@ chromium:
 	fi
 
 # Tests run Resend's own client for Node.js and the library that verifies
-# webhooks, in the versions their lock file names. Debian 12 has Node.js 18, macOS
-# a newer one; either will do.
+# webhooks, in the versions their lock file names. Debian 12 has Node.js 18,
+# macOS a newer one; either will do.
 NODE_LOCK := cmd/fakeresend/testdata/node/package-lock.json
 
 # Another compiles and runs the README's calls in TypeScript.

@@ -32,6 +32,9 @@ func (w *Worker) write(m mail.Message, l roster.Letter) (d mail.Draft, err error
 			Brand: brand(app), Locale: locale.Match(l.Notice.Account.Locale, app.Locale), RecipientName: l.Notice.Account.FullName,
 			Names: l.Notice.Workspaces, AppURL: app.URL,
 		})
+	case l.Password != nil:
+		app, email = l.Password.App, l.Password.Account.Email
+		d.Content, err = mail.RenderPassword(w.passwordLetter(m, *l.Password))
 	}
 	if err != nil {
 		return d, fmt.Errorf("write message %s: %w", m.ID, err)
@@ -66,6 +69,15 @@ func (w *Worker) invitationLetter(m mail.Message, v roster.InvitationView) mail.
 		Zone:          v.Zone,
 		Again:         v.Sends > 1,
 		Professional:  v.Kind == roster.KindExternal,
+	}
+}
+
+func (w *Worker) passwordLetter(m mail.Message, p roster.PasswordLetter) mail.PasswordLetter {
+	return mail.PasswordLetter{
+		Brand: brand(p.App), Locale: locale.Match(p.Account.Locale, p.App.Locale), RecipientName: p.Account.FullName,
+		Username: p.Account.Username, First: !p.HasPassword,
+		Link:      w.URL.JoinPath("password", w.Keys.Token(roster.PurposePassword, roster.Ticket{ID: m.ID, Version: p.Version})).String(),
+		ExpiresAt: p.ExpiresAt, Zone: p.Zone,
 	}
 }
 

@@ -66,6 +66,7 @@ CREATE TABLE account (
     created_at timestamp with time zone NOT NULL,
     username text NOT NULL DEFAULT ''::text,
     password_version integer NOT NULL DEFAULT 0,
+    password_asked_at timestamp with time zone,
     CONSTRAINT account_app_id_fkey FOREIGN KEY (app_id) REFERENCES app(id),
     CONSTRAINT account_id_app_id_key UNIQUE (id, app_id),
     CONSTRAINT account_kind_check CHECK ((kind = ANY (ARRAY['professional'::text, 'client'::text]))),

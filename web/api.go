@@ -41,6 +41,7 @@ func (s *Server) apiRoutes() {
 	config.Security = []map[string][]string{{"key": {}}}
 	config.Tags = []*huma.Tag{
 		{Name: tagInvitations, Description: "Invitations ask a person to join a workspace."},
+		{Name: tagOwnPages, Description: "Your app can show its own pages instead of Usher's: each of their steps is here. Set `accept_url` in your policy, and invitations' links lead there, with `?token=`."},
 		{Name: tagInbox, Description: "What awaits a person, and what they did with it."},
 		{Name: tagMail, Description: "What happened to each mail, and the addresses that get none."},
 		{Name: tagAccounts, Description: "People your app knows, and what it keeps for them."},
@@ -57,6 +58,7 @@ func (s *Server) apiRoutes() {
 	s.invitationRoutes()
 	s.memberRoutes()
 	s.notificationRoutes()
+	s.sessionRoutes()
 	s.mailRoutes()
 	s.accountRoutes()
 	s.companyRoutes()
@@ -69,6 +71,7 @@ func (s *Server) apiRoutes() {
 const (
 	tagInvitations = "Invitations"
 	tagInbox       = "Inbox"
+	tagOwnPages    = "Pages of your own"
 	tagMail        = "Mail"
 	tagAccounts    = "Accounts"
 	tagCompanies   = "Companies"

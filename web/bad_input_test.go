@@ -49,6 +49,7 @@ func TestBadInput(t *testing.T) {
 		return c
 	}
 	steer := func(id, action string) call { return call{method: post, path: "/v1/invitations/" + id + "/" + action} }
+	steerPath := func(method, path string) call { return call{method: method, path: path} }
 	correct := func(body string) call {
 		return call{method: post, path: "/v1/invitations/" + inv.ID.String() + "/correct-address", body: body}
 	}
@@ -277,6 +278,35 @@ func TestBadInput(t *testing.T) {
 		{"member of another app's company", call{method: post, path: "/v1/companies/" + other.company.ID.String() + "/members", body: `{"account_id":"` + me.actor.ID.String() + `","role":"member"}`}, 404, "company_not_found"},
 		{"another app's account as member", call{method: post, path: "/v1/companies/" + me.company.ID.String() + "/members", body: `{"account_id":"` + other.actor.ID.String() + `","role":"member"}`}, 404, "account_not_found"},
 		{"member of unknown role", call{method: post, path: "/v1/companies/" + me.company.ID.String() + "/members", body: `{"account_id":"` + me.actor.ID.String() + `","role":"owner"}`}, 422, "validation_failed"},
+		{"account with a reserved username", call{method: post, path: "/v1/accounts", body: `{"kind":"client","full_name":"M","email":"m@client.example","username":"Admin"}`}, 422, "username_reserved"},
+		{"account with an address as username", call{method: post, path: "/v1/accounts", body: `{"kind":"client","full_name":"M","email":"m@client.example","username":"m@client.example"}`}, 422, "username_invalid"},
+		{"account with a username of one letter", call{method: post, path: "/v1/accounts", body: `{"kind":"client","full_name":"M","email":"m@client.example","username":"m"}`}, 422, "username_invalid"},
+		{"account whose second address is its first", call{method: post, path: "/v1/accounts", body: `{"kind":"client","full_name":"M","email":"m@client.example","secondary_emails":["M@client.example"]}`}, 422, "email_is_primary"},
+		{"account whose second address is none", call{method: post, path: "/v1/accounts", body: `{"kind":"client","full_name":"M","email":"m@client.example","secondary_emails":["M"]}`}, 422, "email_invalid"},
+		{"account with eleven second addresses", call{method: post, path: "/v1/accounts", body: `{"kind":"client","full_name":"M","email":"m@client.example","secondary_emails":[` + strings.Repeat(`"x@client.example",`, 10) + `"y@client.example"]}`}, 422, "validation_failed"},
+		{"account changed that is another app's", call{method: post, path: "/v1/accounts/" + other.actor.ID.String(), body: `{"username":"mallory"}`}, 404, "account_not_found"},
+		{"account changed to no name", call{method: post, path: "/v1/accounts/" + me.actor.ID.String(), body: `{"full_name":" "}`}, 422, "name_missing"},
+		{"account's address changed", call{method: post, path: "/v1/accounts/" + me.actor.ID.String(), body: `{"email":"new@kindred.example"}`}, 422, "validation_failed"},
+		{"search for more than anybody is called", call{method: get, path: "/v1/accounts?query=" + strings.Repeat("m", 255)}, 422, "validation_failed"},
+		{"search among another app's colleagues", call{method: get, path: "/v1/accounts?query=m&company_id=" + other.company.ID.String()}, 404, "company_not_found"},
+		{"search for accounts of no kind", call{method: get, path: "/v1/accounts?kind=robot"}, 422, "validation_failed"},
+		{"record of no kind", call{method: post, path: "/v1/accounts/" + me.actor.ID.String() + "/records", body: `{"kind":"My programme","external_id":"1"}`}, 422, "kind_invalid"},
+		{"record without an id", call{method: post, path: "/v1/accounts/" + me.actor.ID.String() + "/records", body: `{"kind":"programme","external_id":" "}`}, 422, "external_id_missing"},
+		{"record of two lines", call{method: post, path: "/v1/accounts/" + me.actor.ID.String() + "/records", body: `{"kind":"programme","external_id":"1\n2"}`}, 422, "external_id_invalid"},
+		{"record unknown", call{method: http.MethodDelete, path: "/v1/records/" + newID()}, 404, "record_not_found"},
+		{"company member unknown", call{method: http.MethodDelete, path: "/v1/companies/" + me.company.ID.String() + "/members/" + newID()}, 404, "member_not_found"},
+		{"all workspaces for who is no admin", call{method: get, path: "/v1/companies/" + me.company.ID.String() + "/workspaces"}, 403, "actor_not_allowed"},
+		{"workspace of no kind", call{method: post, path: "/v1/workspaces", body: `{"company_id":"` + me.company.ID.String() + `","name":"W","kind":"castle"}`}, 422, "validation_failed"},
+		{"workspace joined by who is no admin", steerPath(post, "/v1/workspaces/"+me.workspace.ID.String()+"/join"), 403, "actor_not_allowed"},
+		{"workspace renamed by a stranger", acting(call{method: post, path: "/v1/workspaces/" + me.workspace.ID.String(), body: `{"name":"Mine"}`}, plain.ID.String()), 403, "actor_not_allowed"},
+		{"workspace archived by a stranger", acting(steerPath(post, "/v1/workspaces/"+me.workspace.ID.String()+"/archive"), plain.ID.String()), 403, "actor_not_allowed"},
+		{"archived workspace renamed", call{method: post, path: "/v1/workspaces/" + archived.ID.String(), body: `{"name":"Mine"}`}, 409, "workspace_archived"},
+		{"visibility unknown", call{method: post, path: "/v1/workspaces/" + me.workspace.ID.String() + "/members/" + me.actor.ID.String(), body: `{"visibility":"all"}`}, 422, "validation_failed"},
+		{"visibility of nobody", call{method: post, path: "/v1/workspaces/" + me.workspace.ID.String() + "/members/" + newID(), body: `{"visibility":"full"}`}, 404, "member_not_found"},
+		{"last stakeholder's visibility lowered", call{method: post, path: "/v1/workspaces/" + me.workspace.ID.String() + "/members/" + me.actor.ID.String(), body: `{"visibility":"basic"}`}, 409, "last_stakeholder"},
+		{"last stakeholder archived", steerPath(post, "/v1/workspaces/"+me.workspace.ID.String()+"/members/"+me.actor.ID.String()+"/archive"), 409, "last_stakeholder"},
+		{"active member deleted", steerPath(http.MethodDelete, "/v1/workspaces/"+me.workspace.ID.String()+"/members/"+me.actor.ID.String()), 409, "member_not_archived"},
+		{"invitation taken over that somebody looks after", acting(steer(inv.ID.String(), "take-over"), plain.ID.String()), 403, "actor_not_allowed"},
 		{"workspace of another app's company", call{method: post, path: "/v1/workspaces", body: `{"company_id":"` + other.company.ID.String() + `","name":"W"}`}, 404, "company_not_found"},
 		{"workspace owned by another app's account", call{method: post, path: "/v1/workspaces", body: `{"company_id":"` + me.company.ID.String() + `","name":"W","owner_id":"` + other.actor.ID.String() + `"}`}, 404, "account_not_found"},
 	}

@@ -127,24 +127,19 @@ func (s *Server) listCompanyMembers(ctx context.Context, in *struct {
 	return &ok[list[companyMemberBody]]{listOf(rows, in.Limit, func(m roster.CompanyMember) uuid.UUID { return m.AccountID }, newCompanyMemberBody)}, err
 }
 
-// companyWorkspaceBody is a workspace in the API as an admin of its company
-// sees it.
-type companyWorkspaceBody struct {
-	workspaceBody
-	Joined bool `json:"joined" doc:"Whether the admin who asks is a member of it."`
-}
-
 func (s *Server) listCompanyWorkspaces(ctx context.Context, in *struct {
 	Subject
 	Admin
 	Paged
 	State string `query:"state" enum:"active,archived" doc:"Only in this state."`
 },
-) (*ok[list[companyWorkspaceBody]], error) {
+) (*ok[list[workspaceBody]], error) {
 	rows, err := s.Roster.CompanyWorkspaces(ctx, requestOf(ctx).app, id(in.Actor), id(in.ID), in.State, id(in.After), in.Limit+1)
-	return &ok[list[companyWorkspaceBody]]{listOf(rows, in.Limit,
+	return &ok[list[workspaceBody]]{listOf(rows, in.Limit,
 		func(w roster.CompanyWorkspace) uuid.UUID { return w.ID },
-		func(w roster.CompanyWorkspace) companyWorkspaceBody {
-			return companyWorkspaceBody{newWorkspaceBody(w.Workspace), w.Joined}
+		func(w roster.CompanyWorkspace) workspaceBody {
+			b := newWorkspaceBody(w.Workspace)
+			b.Joined = &w.Joined
+			return b
 		})}, err
 }

@@ -10,6 +10,8 @@ import (
 	"html/template"
 	"io"
 	"io/fs"
+	"net/url"
+	"slices"
 	"strings"
 	"text/template/parse"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"unicode/utf8"
 
 	"usher/internal/locale"
+	"usher/internal/roster"
 )
 
 //go:embed templates texts static
@@ -95,6 +98,8 @@ func newPages() (*pages, error) {
 		"initial":     initial,
 		"machine":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"minPassword": func() int { return minPassword },
+		"place":       place,
+		"zoneRegions": locale.ZoneRegions,
 		"prose":       prose,
 	}).ParseFS(assets, "templates/layout.html")
 	if err != nil {
@@ -147,9 +152,17 @@ func (p *pages) render(w io.Writer, lang string, v view) error {
 // frame is what every page has around its own content.
 type frame struct {
 	Brand     Brand
-	Path      string // of the GET page in other languages: "/i/{token}"; empty shows no language links
+	Path      string // of the GET page in other languages: "/i/{token}", perhaps with a query; empty shows no language links
 	Nonce     string // of the one style element with the brand's colour; the CSP's style-src names it. Empty leaves the colour out.
 	RequestID string // shown where something went wrong, for support
+}
+
+// In is the page's address in another language.
+func (f frame) In(lang string) string {
+	if strings.Contains(f.Path, "?") {
+		return f.Path + "&lang=" + lang
+	}
+	return f.Path + "?lang=" + lang
 }
 
 // language is one link of the language choice.
@@ -176,6 +189,15 @@ func initial(name string) string {
 		return "•"
 	}
 	return string(unicode.ToUpper(r))
+}
+
+// place is the part of a time zone's name that tells where it is.
+func place(zone string) string {
+	_, at, ok := strings.Cut(zone, "/")
+	if !ok {
+		at = zone
+	}
+	return strings.NewReplacer("/", " – ", "_", " ").Replace(at)
 }
 
 // prose writes the little of Markdown that API descriptions use: paragraphs,
@@ -219,7 +241,7 @@ func codeSpans(s string) string {
 // Ways to accept an invitation.
 const (
 	modeNewAccount = "new_account" // nobody has this address: name and new password
-	modeSignUp     = "sign_up"     // the same, of a professional, who decides afterwards
+	modeSignUp     = "sign_up"     // the same of an external professional, who answers from the inbox then
 	modeLogIn      = "log_in"      // an account has it: its password
 	modeSignedIn   = "signed_in"   // logged in to it: one button
 	modeKnown      = "known"       // it has no password to log in with: one button
@@ -228,7 +250,7 @@ const (
 // formError is what is wrong with one field of a form the person sent.
 type formError string
 
-// What may be wrong with the fields of the invitation form.
+// What may be wrong with the fields of the forms.
 const (
 	nameMissing      formError = "name_missing"
 	nameTooLong      formError = "name_too_long"
@@ -237,25 +259,45 @@ const (
 	passwordTooShort formError = "password_too_short"
 	passwordTooLong  formError = "password_too_long"
 	passwordWrong    formError = "password_wrong" // log in: not this account's password
+
+	identifierMissing formError = "identifier_missing"
+	credentialsWrong  formError = "credentials_wrong" // the two do not belong together
 )
 
 // formErrors lists them all.
 var formErrors = []formError{
 	nameMissing, nameTooLong, nameUnusable,
 	passwordMissing, passwordTooShort, passwordTooLong, passwordWrong,
+	identifierMissing, credentialsWrong,
 }
 
 // Field is the name and id of the field the error is about.
 func (e formError) Field() string {
-	if strings.HasPrefix(string(e), "name_") {
+	switch {
+	case strings.HasPrefix(string(e), "name_"):
 		return "full_name"
+	case e == identifierMissing || e == credentialsWrong:
+		return "identifier"
 	}
 	return "password"
 }
 
+// formErrorsOf are the errors of the form just sent, at most one per field.
+type formErrorsOf []formError
+
+// On is the error of one field, or "".
+func (all formErrorsOf) On(field string) formError {
+	for _, e := range all {
+		if e.Field() == field {
+			return e
+		}
+	}
+	return ""
+}
+
 // invitationView is /i/{token} while the invitation can be answered. Its forms
-// POST full_name and password to /i/{token}/accept, and nothing to
-// /i/{token}/decline. Every form's address carries ?lang= so that the answer
+// POST full_name and password to /i/{token}/accept, or /i/{token}/sign-up for
+// modeSignUp, and nothing to /i/{token}/decline. Every form's address carries ?lang= so that the answer
 // comes in the language of the page.
 type invitationView struct {
 	frame
@@ -270,21 +312,12 @@ type invitationView struct {
 	ExpiresAt     time.Time // always shown with date, time and zone
 	Zone          *time.Location
 
-	FullName string      // as filled in so far
-	Errors   []formError // of the form just sent, at most one per field
+	FullName string // as filled in so far
+	Errors   formErrorsOf
+	Password string // path of the page that mails a link to set the password; for modeLogIn
 }
 
 func (invitationView) template() string { return "person/invitation.html" }
-
-// ErrorOf is the error of one field, or "".
-func (v invitationView) ErrorOf(field string) formError {
-	for _, e := range v.Errors {
-		if e.Field() == field {
-			return e
-		}
-	}
-	return ""
-}
 
 // wrongAccountView is /i/{token} opened by somebody logged in to another account.
 // Its form POSTs to /i/{token}/switch, which logs out and shows /i/{token} again.
@@ -312,13 +345,17 @@ const (
 	messageDeadLink        messageKind = "dead_link"        // superseded, tampered, unknown: the same page; renewal form
 	messageRenewalAsked    messageKind = "renewal_asked"    // the same answer for every token
 	messageTooManyTries    messageKind = "too_many_tries"   // RetryAfter
+	messageWhichApp        messageKind = "which_app"        // nobody knows whose page is meant
+	messagePasswordAsked   messageKind = "password_asked"   // the same answer for every name: Back (the log-in)
+	messageDeadPassword    messageKind = "dead_password"    // the link to set a password is over: Back (asks for a new one)
 	messageProblem         messageKind = "problem"          // Status, RequestID, Back
 )
 
 // messageKinds lists them all.
 var messageKinds = []messageKind{
 	messageAccepted, messageAlreadyAccepted, messageDeclined, messageAlreadyDeclined, messageExpired,
-	messageRevoked, messageWaiting, messageDeadLink, messageRenewalAsked, messageTooManyTries, messageProblem,
+	messageRevoked, messageWaiting, messageDeadLink, messageRenewalAsked, messageTooManyTries,
+	messageWhichApp, messagePasswordAsked, messageDeadPassword, messageProblem,
 }
 
 // messageView is a page that tells one thing. The renewal form POSTs to
@@ -332,6 +369,7 @@ type messageView struct {
 	At            time.Time // zero leaves it out
 	Zone          *time.Location
 	AppURL        string        // of the app itself, http or https; else left out
+	Home          string        // path of the person's own page, where they are signed in; else empty
 	RetryAfter    time.Duration // shown in minutes, rounded up
 	Status        int           // HTTP status
 	Back          string        // path that is a way out; empty leaves it out
@@ -344,14 +382,16 @@ func (v messageView) Tone() string {
 	switch v.Kind {
 	case messageAccepted, messageAlreadyAccepted:
 		return "good"
-	case messageRenewalAsked:
+	case messageRenewalAsked, messagePasswordAsked:
 		return "sent"
 	case messageDeclined, messageAlreadyDeclined, messageRevoked:
 		return "closed"
 	case messageExpired, messageWaiting, messageTooManyTries:
 		return "clock"
-	case messageDeadLink:
+	case messageDeadLink, messageDeadPassword:
 		return "link"
+	case messageWhichApp:
+		return "person"
 	default:
 		return "problem"
 	}
@@ -366,6 +406,168 @@ func (v messageView) Renewable() bool {
 func (v messageView) Minutes() int {
 	return max(1, int((v.RetryAfter+time.Minute-1)/time.Minute))
 }
+
+// logInView is /login. Its form POSTs identifier, password and next to /login.
+type logInView struct {
+	frame
+	App        string // its id
+	Next       string // path to go on to; may be empty
+	Identifier string // as filled in so far
+	Errors     formErrorsOf
+	LoggedOut  bool // just now
+}
+
+func (logInView) template() string { return "person/login.html" }
+
+// askPasswordView is /password. Its form POSTs identifier and next to /password.
+type askPasswordView struct {
+	frame
+	App        string // its id
+	Next       string // path to go on to once the password is set; may be empty
+	Identifier string // as filled in so far
+	Errors     formErrorsOf
+}
+
+func (askPasswordView) template() string { return "person/ask_password.html" }
+
+// setPasswordView is /password/{token}. Its form POSTs password there.
+type setPasswordView struct {
+	frame
+	Token    string
+	First    bool // the account has none yet
+	Email    string
+	Username string // may be empty
+	Errors   formErrorsOf
+}
+
+func (setPasswordView) template() string { return "person/set_password.html" }
+
+// personHomeView is /home. Its forms POST to /home/… and /logout; their
+// addresses carry the app and the language.
+type personHomeView struct {
+	frame
+	App      string // its id
+	AppURL   string // of the app itself, http or https; else left out
+	FullName string
+	Email    string
+	Username string // may be empty
+	Done     homeDone
+	Zone     *time.Location
+
+	Archived      bool       // Inbox holds the archived items, and there is nothing else
+	Open          []homeItem // what waits for an answer, oldest first
+	Inbox         []homeItem // everything else, oldest first
+	Next          string     // the last item of a page that another follows
+	Workspaces    []roster.AccountWorkspace
+	NextWorkspace string
+	Settings      settingsForm
+}
+
+func (personHomeView) template() string { return "person/home.html" }
+
+// Action is where a form POSTs to.
+func (v personHomeView) Action(path, lang string) string {
+	q := url.Values{"app": {v.App}, "lang": {lang}}
+	if v.Archived {
+		q.Set("view", viewArchived)
+	}
+	return path + "?" + q.Encode()
+}
+
+// Page is another part of the page, in the language it has.
+func (v personHomeView) Page(name, value, lang string) string {
+	q := url.Values{"app": {v.App}, "lang": {lang}}
+	if name != "" {
+		q.Set(name, value)
+	}
+	if name == "after" && v.Archived {
+		q.Set("view", viewArchived)
+	}
+	return "/home?" + q.Encode()
+}
+
+// News is how many of the workspaces are new to the person.
+func (v personHomeView) News() int {
+	n := 0
+	for _, w := range v.Workspaces {
+		if w.New {
+			n++
+		}
+	}
+	return n
+}
+
+// HasRead tells whether there is something read to be put away.
+func (v personHomeView) HasRead() bool {
+	for _, item := range v.Inbox {
+		if item.View == roster.ViewRead {
+			return true
+		}
+	}
+	return false
+}
+
+// homeItem is an item of the inbox.
+type homeItem struct{ roster.Notification }
+
+// Workspace is the name of the one an invitation is to.
+func (i homeItem) Workspace() string {
+	if len(i.Workspaces) == 0 {
+		return ""
+	}
+	return i.Workspaces[0].Name
+}
+
+// Unread tells whether its person has not read it yet.
+func (i homeItem) Unread() bool { return i.View == roster.ViewUnread }
+
+// settingsForm is what a person chooses for themselves; empty is what the app
+// has.
+type settingsForm struct {
+	Locale, TimeZone string
+	Wrong            bool // what was sent is none of what can be chosen
+}
+
+// Language is the one of ours that the locale stands for, or "".
+func (f settingsForm) Language() string {
+	if f.Locale == "" {
+		return ""
+	}
+	return locale.Match(f.Locale)
+}
+
+// Listed tells whether the time zone is one of those to choose from.
+func (f settingsForm) Listed() bool {
+	for _, region := range locale.ZoneRegions() {
+		if slices.Contains(region.Zones, f.TimeZone) {
+			return true
+		}
+	}
+	return f.TimeZone == ""
+}
+
+// homeDone is what /home says about what was just done.
+type homeDone string
+
+// What there is to say.
+const (
+	doneApproved homeDone = "approved"
+	doneDeclined homeDone = "declined"
+	doneOver     homeDone = "over"    // it was decided otherwise or withdrawn
+	doneExpired  homeDone = "expired" // its time was over
+	doneWaiting  homeDone = "waiting" // nobody stands behind it at the moment
+	doneSaved    homeDone = "saved"
+	donePassword homeDone = "password"
+)
+
+// homeDones lists them all.
+var homeDones = []homeDone{doneApproved, doneDeclined, doneOver, doneExpired, doneWaiting, doneSaved, donePassword}
+
+// Known tells whether there is something to say.
+func (d homeDone) Known() bool { return slices.Contains(homeDones, d) }
+
+// Bad tells whether it is that something did not happen.
+func (d homeDone) Bad() bool { return d == doneOver || d == doneExpired || d == doneWaiting }
 
 // homeView is "/": what this service is and where things are.
 type homeView struct {

@@ -197,6 +197,16 @@ func TestHostileTextStaysText(t *testing.T) {
 			WorkspaceName: hostile, RecipientName: hostile, Email: hostile, Note: hostile, FullName: hostile,
 		},
 		invitationView{frame: bad, Token: hostile, Mode: modeSignedIn, InviterName: hostile, WorkspaceName: hostile, Email: hostile},
+		logInView{frame: bad, App: hostile, Next: hostile, Identifier: hostile},
+		askPasswordView{frame: bad, App: hostile, Next: hostile, Identifier: hostile},
+		setPasswordView{frame: bad, Token: hostile, Email: hostile, Username: hostile},
+		sampleHome(func(v *personHomeView) {
+			v.frame, v.App, v.AppURL, v.FullName, v.Email, v.Username, v.Done = bad, hostile, "javascript:alert(1)", hostile, hostile, hostile, hostile
+			v.Open[0].InviterName, v.Open[0].CompanyName, v.Open[0].Note, v.Open[0].Workspaces[0].Name = hostile, hostile, hostile, hostile
+			v.Inbox[0].Workspaces[0].Name, v.Inbox[1].Workspaces[0].Name = hostile, hostile
+			v.Workspaces[0].Name, v.Workspaces[0].CompanyName = hostile, hostile
+			v.Next, v.NextWorkspace, v.Settings = hostile, hostile, settingsForm{Locale: hostile, TimeZone: hostile}
+		}),
 		wrongAccountView{frame: bad, Token: hostile, SignedInAs: hostile, MaskedEmail: hostile},
 		mailboxView{frame: bad, To: hostile, Mails: []mailRow{{ID: hostile, To: hostile, Subject: hostile}}},
 		mailView{frame: bad, ID: hostile, From: hostile, To: hostile, Subject: hostile, Text: hostile, Links: []string{"javascript:alert(1)", hostile, "data:text/html,x"}},
@@ -250,8 +260,8 @@ func TestInvitationForms(t *testing.T) {
 		mode string
 		want string // the fields of the accept form, with autocomplete
 	}{
-		"sign up":     {mode: modeSignUp, want: "email=username full_name=name password=new-password"},
 		"new account": {mode: modeNewAccount, want: "email=username full_name=name password=new-password"},
+		"sign up":     {mode: modeSignUp, want: "email=username full_name=name password=new-password"},
 		"log in":      {mode: modeLogIn, want: "email=username password=current-password"},
 		"signed in":   {mode: modeSignedIn, want: ""},
 		"known":       {mode: modeKnown, want: ""},
@@ -264,11 +274,11 @@ func TestInvitationForms(t *testing.T) {
 			if len(forms) != 2 {
 				t.Fatalf("%d forms, want accept and decline", len(forms))
 			}
-			first := "accept"
+			accept := "accept"
 			if test.mode == modeSignUp {
-				first = "sign-up"
+				accept = "sign-up"
 			}
-			for i, action := range []string{first, "decline"} {
+			for i, action := range []string{accept, "decline"} {
 				if got, want := attr(forms[i], "action"), "/i/"+sampleToken+"/"+action+"?lang=es"; got != want {
 					t.Errorf("form's action is %s, want %s", got, want)
 				}
@@ -330,7 +340,11 @@ func TestEveryErrorHasItsText(t *testing.T) {
 	p := testPages(t)
 	for _, e := range formErrors {
 		for _, lang := range locale.Supported() {
-			d := renderTo(t, p, lang, sampleInvitation(func(v *invitationView) { v.Errors = []formError{e} }))
+			var v view = sampleInvitation(func(v *invitationView) { v.Errors = []formError{e} })
+			if e.Field() == "identifier" {
+				v = logInView{frame: sampleFrame("/login"), Errors: []formError{e}}
+			}
+			d := renderTo(t, p, lang, v)
 			found := false
 			for _, n := range d.all("p") {
 				found = found || attr(n, "id") == e.Field()+"-error" && text(n) != ""
@@ -353,6 +367,30 @@ func TestDeadLinkTellsNothing(t *testing.T) {
 		if known.source != unknown.source {
 			t.Errorf("%s differs between a known and an unknown invitation", kind)
 		}
+	}
+}
+
+func TestEveryDoneHasItsText(t *testing.T) {
+	t.Parallel()
+	p := testPages(t)
+	seen := map[string]homeDone{}
+	for _, done := range homeDones {
+		for _, n := range renderTo(t, p, "es", sampleHome(func(v *personHomeView) { v.Done = done })).all("p") {
+			if attr(n, "role") != "status" {
+				continue
+			}
+			if other, twice := seen[text(n)]; twice || text(n) == "" {
+				t.Errorf("%s and %s both say %q", done, other, text(n))
+			}
+			seen[text(n)] = done
+		}
+	}
+	if len(seen) != len(homeDones) {
+		t.Errorf("said: %v", seen)
+	}
+	unknown := renderTo(t, p, "es", sampleHome(func(v *personHomeView) { v.Done = hostile }))
+	if strings.Contains(unknown.source, `role="status"`) {
+		t.Error("something unknown is said")
 	}
 }
 

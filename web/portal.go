@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/gofiber/fiber/v2"
+	"github.com/google/uuid"
 
 	"usher/internal/locale"
 	"usher/internal/roster"
@@ -101,7 +102,7 @@ func (s *Server) decidedPage(c *fiber.Ctx, o opened) view {
 		return nil
 	}
 	v := messageView{
-		frame: s.personFrame(c, o), Token: c.Params("token"),
+		frame: s.personFrame(c, o), Token: c.Params("token"), Home: o.home(),
 		WorkspaceName: o.WorkspaceName, InviterName: o.InviterName, AppURL: o.App.URL, Zone: o.Zone,
 	}
 	if o.DecidedAt != nil {
@@ -133,6 +134,14 @@ func (o opened) isAccepter() bool {
 	return o.signedIn != nil && o.AccountID != nil && o.signedIn.ID == *o.AccountID
 }
 
+// home is the path of the page of whoever is signed in, or "".
+func (o opened) home() string {
+	if o.signedIn == nil {
+		return ""
+	}
+	return visitor{app: o.App}.path("/home")
+}
+
 func (s *Server) personFrame(c *fiber.Ctx, o opened) frame {
 	f := s.frame(c, appBrand(o.App))
 	f.Path = "/i/" + c.Params("token")
@@ -160,9 +169,18 @@ func (o opened) isWrongAccount() bool {
 	return o.signedIn != nil && (o.Account == nil || o.signedIn.ID != o.Account.ID)
 }
 
-// GET /i/{token}. Who calls: a person, a mail scanner.
+// GET /i/{token}. Who calls: a person, a mail scanner. An app with a page of its
+// own gets the token there.
 func (s *Server) invitationPage(c *fiber.Ctx) (view, error) {
 	o, tell, err := s.openInvitation(c)
+	if err == nil && o.AcceptURL != "" {
+		if page, ok := webURL(o.AcceptURL, "https", "http"); ok {
+			q := page.Query()
+			q.Set("token", c.Params("token"))
+			page.RawQuery = q.Encode()
+			return nil, c.Redirect(page.String(), fiber.StatusFound)
+		}
+	}
 	if err != nil || tell != nil {
 		return tell, err
 	}
@@ -184,6 +202,7 @@ func (s *Server) openPage(c *fiber.Ctx, o opened, fullName string, wrong ...form
 		InviterName: o.InviterName, CompanyName: o.CompanyName, WorkspaceName: o.WorkspaceName,
 		RecipientName: o.FullName, Email: o.Email, Note: o.Note, ExpiresAt: o.ExpiresAt, Zone: o.Zone,
 		FullName: fullName, Errors: wrong,
+		Password: visitor{app: o.App}.path("/password", "next", "/i/"+c.Params("token")),
 	}
 }
 
@@ -199,6 +218,8 @@ func (s *Server) acceptInvitation(c *fiber.Ctx) (view, error) {
 	ctx, name, password := c.UserContext(), c.FormValue("full_name"), c.FormValue("password")
 	var a roster.Acceptance
 	switch o.mode() {
+	case modeSignUp: // first the account, then the decision: the form is signUp's
+		return s.openPage(c, o, name), nil
 	case modeNewAccount:
 		a.FullName = name
 		a.PasswordHash, err = roster.HashPassword(ctx, password)
@@ -207,8 +228,6 @@ func (s *Server) acceptInvitation(c *fiber.Ctx) (view, error) {
 		err = s.Roster.CheckPassword(ctx, o.AppID, o.Account.ID, password)
 	case modeSignedIn:
 		a.AccountID = o.signedIn.ID
-	case modeSignUp: // the account comes first
-		return s.openPage(c, o, ""), nil
 	case modeKnown: // who holds the link is as much as there is to know
 	}
 	var inv roster.Invitation
@@ -220,40 +239,35 @@ func (s *Server) acceptInvitation(c *fiber.Ctx) (view, error) {
 		return s.acceptFailed(c, o, name, err)
 	}
 	if proved && o.signedIn == nil {
-		value, until, err := s.Roster.StartSession(ctx, inv.AppID, *inv.AccountID)
-		if err != nil {
+		if err := s.signIn(c, o.App, *inv.AccountID); err != nil {
 			return nil, err
 		}
-		s.setCookie(c, sessionCookie(o.App), value, "/", until)
 	}
 	return nil, s.backToInvitation(c)
 }
 
-// POST /i/{token}/sign-up. Who calls: an invited professional without an account.
-// It makes one and decides nothing.
+// POST /i/{token}/sign-up. Who calls: an external professional without an
+// account, by the button. The invitation then waits in their inbox.
 func (s *Server) signUp(c *fiber.Ctx) (view, error) {
 	o, tell, err := s.openInvitation(c)
 	if err != nil || tell != nil {
 		return tell, err
 	}
-	if o.isWrongAccount() || o.mode() != modeSignUp {
+	if o.isWrongAccount() || o.mode() != modeSignUp { // the account is there by now
 		return s.openPage(c, o, ""), nil
 	}
-	ctx, name := c.UserContext(), c.FormValue("full_name")
-	hash, err := roster.HashPassword(ctx, c.FormValue("password"))
-	if err != nil {
-		return s.acceptFailed(c, o, name, err)
+	a := roster.Acceptance{FullName: c.FormValue("full_name")}
+	var account uuid.UUID
+	if a.PasswordHash, err = roster.HashPassword(c.UserContext(), c.FormValue("password")); err == nil {
+		account, err = s.Roster.SignUp(c.UserContext(), o.ticket, a)
 	}
-	account, err := s.Roster.SignUp(ctx, o.ticket, roster.Acceptance{FullName: name, PasswordHash: hash})
 	if err != nil {
-		return s.acceptFailed(c, o, name, err)
+		return s.acceptFailed(c, o, a.FullName, err)
 	}
-	value, until, err := s.Roster.StartSession(ctx, o.AppID, account)
-	if err != nil {
+	if err := s.signIn(c, o.App, account); err != nil {
 		return nil, err
 	}
-	s.setCookie(c, sessionCookie(o.App), value, "/", until)
-	return nil, s.backToInvitation(c)
+	return nil, c.Redirect(visitor{app: o.App}.path("/home"), fiber.StatusSeeOther)
 }
 
 // backToInvitation shows the invitation's page after a form changed it, so that

@@ -3,6 +3,8 @@ package web
 import (
 	"time"
 
+	"github.com/google/uuid"
+
 	"usher/internal/roster"
 )
 
@@ -60,6 +62,45 @@ func sampleUnsubscribe(wanted roster.Wanted, final bool) unsubscribeView {
 	return unsubscribeView{frame: sampleFrame("/u/" + sampleToken), Token: sampleToken, Wanted: wanted, Final: final, Email: "a•••@example.com"}
 }
 
+func sampleHome(change func(*personHomeView)) personHomeView {
+	at := time.Date(2026, 11, 20, 16, 45, 0, 0, time.UTC)
+	until := at.AddDate(0, 0, 14)
+	item := func(n int, kind string, view roster.NotificationView, action roster.NotificationAction, state roster.State, names ...string) homeItem {
+		item := roster.Notification{
+			ID: uuid.UUID{15: byte(n)}, Kind: kind, View: view, Action: action, State: state, CreatedAt: at.Add(time.Duration(n) * time.Hour),
+			InviterName: "Marie Dupont", CompanyName: "Acme Therapy", ExpiresAt: &until,
+		}
+		for _, name := range names {
+			item.Workspaces = append(item.Workspaces, roster.NamedWorkspace{Name: name})
+		}
+		if kind == roster.NoticeWorkspaces {
+			item.InviterName, item.CompanyName, item.ExpiresAt = "", "", nil
+		}
+		return homeItem{item}
+	}
+	open := item(1, roster.NoticeInvitation, roster.ViewUnread, roster.ActionOpen, roster.Pending, "Family Okafor – Private")
+	open.Note = "Dear Ann,\nhere is the space we spoke about on Monday."
+	v := personHomeView{
+		frame: sampleFrame("/home?app=0"), App: "0190a7e2-0000-7000-8000-000000000000", AppURL: "https://app.kindred.example/",
+		FullName: "Ann Okafor", Email: "ann.okafor@example.com", Username: "ann.okafor", Zone: sampleZone(),
+		Open: []homeItem{open, item(2, roster.NoticeInvitation, roster.ViewRead, roster.ActionOpen, roster.OnHold, "Lee family")},
+		Inbox: []homeItem{
+			item(3, roster.NoticeWorkspaces, roster.ViewUnread, roster.ActionNone, "", "Berg & Co", "Petit – Suivi <2>"),
+			item(4, roster.NoticeInvitation, roster.ViewRead, roster.ActionDone, roster.Accepted, "Ann – Recovery plan"),
+			item(5, roster.NoticeInvitation, roster.ViewRead, roster.ActionDone, roster.Declined, "Berg & Co"),
+			item(6, roster.NoticeInvitation, roster.ViewRead, roster.ActionExpired, roster.Expired, "Berg & Co"),
+			item(7, roster.NoticeInvitation, roster.ViewUnread, roster.ActionWithdrawn, roster.Revoked, "Berg & Co"),
+		},
+		Workspaces: []roster.AccountWorkspace{
+			{Name: "Ann – Recovery plan", CompanyName: "Acme Therapy"},
+			{Name: "Berg & Co", CompanyName: "Berg Physio", New: true},
+		},
+		Settings: settingsForm{Locale: "es-MX", TimeZone: "Europe/Madrid"},
+	}
+	change(&v)
+	return v
+}
+
 // samples are all views in all their forms: what every test of pages goes through.
 // A name with a comma is a variant that differs from its page in words only.
 func samples() map[string]view {
@@ -74,11 +115,11 @@ func samples() map[string]view {
 		"invitation sent back": sampleInvitation(func(v *invitationView) {
 			v.FullName, v.Errors = "", []formError{nameMissing, passwordTooShort}
 		}),
+		"invitation sign up": sampleInvitation(func(v *invitationView) { v.Mode = modeSignUp }),
 		"invitation log in": sampleInvitation(func(v *invitationView) {
 			v.Mode, v.Errors, v.Note, v.CompanyName = modeLogIn, []formError{passwordWrong}, "", ""
 		}),
 		"invitation signed in": sampleInvitation(func(v *invitationView) { v.Mode, v.RecipientName = modeSignedIn, "" }),
-		"invitation sign up":   sampleInvitation(func(v *invitationView) { v.Mode = modeSignUp }),
 		"invitation known":     sampleInvitation(func(v *invitationView) { v.Mode = modeKnown }),
 		"invitation long words": sampleInvitation(func(v *invitationView) {
 			long := "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft"
@@ -113,6 +154,30 @@ func samples() map[string]view {
 		"problem":                sampleMessage(messageProblem, as(404)),
 		"problem, 500":           sampleMessage(messageProblem, as(500)),
 		"problem, 503":           sampleMessage(messageProblem, as(503)),
+
+		"accepted, signed in": sampleMessage(messageAccepted, func(v *messageView) { v.AppURL, v.Home = "https://app.kindred.example/", "/home?app=0" }),
+		"which app":           messageView{frame: frame{Nonce: sampleNonce}, Kind: messageWhichApp},
+		"password asked":      sampleMessage(messagePasswordAsked, func(v *messageView) { v.Back = "/login?app=0" }),
+		"dead password":       sampleMessage(messageDeadPassword, func(v *messageView) { v.Back = "/password?app=0" }),
+		"log in":              logInView{frame: sampleFrame("/login?app=0"), App: "0", Next: "/home?app=0"},
+		"log in, logged out":  logInView{frame: sampleFrame("/login?app=0"), App: "0", LoggedOut: true},
+		"log in sent back": logInView{
+			frame: sampleFrame("/login?app=0"), App: "0", Identifier: "ann", Errors: []formError{credentialsWrong, passwordMissing},
+		},
+		"ask password":           askPasswordView{frame: sampleFrame("/password?app=0"), App: "0", Next: "/i/" + sampleToken},
+		"ask password sent back": askPasswordView{frame: sampleFrame("/password?app=0"), App: "0", Errors: []formError{identifierMissing}},
+		"set password": setPasswordView{
+			frame: sampleFrame("/password/" + sampleToken), Token: sampleToken, Email: "ann.okafor@example.com", Errors: []formError{passwordTooShort},
+		},
+		"set password, first": setPasswordView{
+			frame: sampleFrame("/password/" + sampleToken), Token: sampleToken, Email: "ann.okafor@example.com", Username: "ann.okafor", First: true,
+		},
+		"home of a person": sampleHome(func(v *personHomeView) { v.Done, v.Next, v.NextWorkspace = doneApproved, "0", "0" }),
+		"home of a person, too late": sampleHome(func(v *personHomeView) {
+			v.Done, v.Settings = doneOver, settingsForm{TimeZone: "US/Eastern", Wrong: true}
+		}),
+		"home of a person, nothing":  sampleHome(func(v *personHomeView) { v.Open, v.Inbox, v.Workspaces, v.AppURL, v.Username = nil, nil, nil, "", "" }),
+		"home of a person, archived": sampleHome(func(v *personHomeView) { v.Archived = true }),
 
 		"unsubscribe":              sampleUnsubscribe(roster.WantsAll, false),
 		"unsubscribe no reminders": sampleUnsubscribe(roster.WantsNoReminders, false),

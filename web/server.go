@@ -95,6 +95,7 @@ type Server struct {
 	jobs   *jobsUI
 
 	opsTries, resumeTries tries
+	logIns, nameTries     throttle
 }
 
 // New prepares a server; nothing runs yet. It fails if a template, a text or
@@ -106,6 +107,8 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s.keys = newKeyCache(o.Roster)
+	s.logIns = throttle{limit: maxLogIns, window: logInsTime}
+	s.nameTries = throttle{limit: maxNameTries, window: nameTriesTime}
 	s.intake = newIntake(o.Roster)
 	s.batch = newBatches()
 	if s.jobs, err = newJobsUI(o.Roster.Jobs, slog.New(zerolog.NewSlogHandler(o.Log))); err != nil {
@@ -158,6 +161,24 @@ func (s *Server) routes() {
 	person.Post("/:token/decline", s.page(s.declineInvitation))
 	person.Post("/:token/renew", s.page(s.renewInvitation))
 	person.Post("/:token/switch", s.page(s.switchAccount))
+
+	// People, by their account in an app, which the address names.
+	s.app.Get("/login", private, s.page(s.logInPage))
+	s.app.Post("/login", private, sameOrigin, s.page(s.logIn))
+	s.app.Post("/logout", private, sameOrigin, s.page(s.logOut))
+	s.app.Post("/logout/everywhere", private, sameOrigin, s.page(s.logOutEverywhere))
+	s.app.Get("/password", private, s.page(s.askPasswordPage))
+	s.app.Post("/password", private, sameOrigin, s.page(s.askPassword))
+	s.app.Get("/password/:token", private, s.page(s.passwordPage))
+	s.app.Post("/password/:token", private, sameOrigin, s.page(s.setPassword))
+	s.app.Get("/home", private, s.page(s.personHomePage))
+	own := s.app.Group("/home", private, sameOrigin)
+	own.Post("/settings", s.page(s.saveSettings))
+	own.Post("/workspaces/seen", s.page(s.seeWorkspaces))
+	own.Post("/items/archive", s.page(s.archiveReadItems))
+	own.Post("/items/:id/approve", s.page(s.decideItem(true)))
+	own.Post("/items/:id/decline", s.page(s.decideItem(false)))
+	own.Post("/items/:id/:what", s.page(s.viewItem))
 
 	// People and their mail programs, by the link that stops mail. A program's
 	// POST comes from another site, so that one is open to them.

@@ -108,10 +108,14 @@ type workspaceBody struct {
 	State      string     `json:"state" enum:"active,archived"`
 	CreatedAt  time.Time  `json:"created_at"`
 	ArchivedAt *time.Time `json:"archived_at,omitempty"`
+	Joined     *bool      `json:"joined,omitempty" doc:"Whether the admin who asks is a member of it. Only in the list of all of a company's workspaces."`
 }
 
 func newWorkspaceBody(w roster.Workspace) workspaceBody {
-	return workspaceBody{w.ID.String(), w.CompanyID.String(), w.Kind, w.Name, w.State, w.CreatedAt, w.ArchivedAt}
+	return workspaceBody{
+		ID: w.ID.String(), CompanyID: w.CompanyID.String(), Kind: w.Kind, Name: w.Name, State: w.State,
+		CreatedAt: w.CreatedAt, ArchivedAt: w.ArchivedAt,
+	}
 }
 
 func (s *Server) createWorkspace(ctx context.Context, in *struct {
@@ -158,6 +162,7 @@ type memberBody struct {
 	OriginWorkspaceID string     `json:"origin_workspace_id,omitempty" format:"uuid" doc:"The workspace they were added from."`
 	CreatedAt         time.Time  `json:"created_at" doc:"When they joined."`
 	ArchivedAt        *time.Time `json:"archived_at,omitempty"`
+	AlreadyMember     bool       `json:"already_member,omitempty" doc:"Who joins was in already, and stays as they were."`
 }
 
 func newMemberBody(m roster.Member) memberBody {
@@ -185,20 +190,16 @@ func (s *Server) listMembers(ctx context.Context, in *struct {
 	return &ok[list[memberBody]]{listOf(rows, in.Limit, func(m roster.Member) uuid.UUID { return m.AccountID }, newMemberBody)}, err
 }
 
-// joinedBody is the answer to who joins.
-type joinedBody struct {
-	memberBody
-	AlreadyMember bool `json:"already_member,omitempty" doc:"They were in already, and stay as they were."`
-}
-
 func (s *Server) joinWorkspace(ctx context.Context, in *struct {
 	Subject
 	Admin
 	Keyed
 },
-) (*ok[joinedBody], error) {
+) (*ok[memberBody], error) {
 	j, err := s.Roster.JoinWorkspace(ctx, requestOf(ctx).app, id(in.Actor), id(in.ID), in.key(ctx, in.Actor, nil))
-	return &ok[joinedBody]{joinedBody{newMemberBody(j.Member), j.AlreadyMember}}, err
+	body := newMemberBody(j.Member)
+	body.AlreadyMember = j.AlreadyMember
+	return &ok[memberBody]{body}, err
 }
 
 func (s *Server) updateMember(ctx context.Context, in *struct {

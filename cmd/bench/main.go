@@ -55,6 +55,9 @@ var figures = []struct {
 	{"mail_free", mailFree},
 	{"mail_paced", mailPaced},
 	{"mail_interactive", mailInteractive},
+	{"account_search", accountSearch},
+	{"webhook_out", webhookOut},
+	{"webhook_isolated", webhookIsolated},
 }
 
 func main() {

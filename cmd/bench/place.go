@@ -65,7 +65,7 @@ func open(ctx context.Context, p place, perFigure time.Duration) (_ *bench, err 
 	if err := b.startServer(ctx); err != nil {
 		return nil, err
 	}
-	if err := b.recreate(ctx); err != nil {
+	if err := b.recreate(ctx, database); err != nil {
 		return nil, err
 	}
 	if b.pool, err = postgres.Open(ctx, b.server.URL(database), 4); err != nil {
@@ -110,8 +110,8 @@ func (b *bench) startServer(ctx context.Context) error {
 	}
 }
 
-// recreate leaves nothing of an earlier run.
-func (b *bench) recreate(ctx context.Context) error {
+// recreate leaves nothing of an earlier run in a database.
+func (b *bench) recreate(ctx context.Context, database string) error {
 	conn, err := pgx.Connect(ctx, b.server.URL("postgres"))
 	if err != nil {
 		return fmt.Errorf("connect to private PostgreSQL: %w", err)
@@ -170,7 +170,7 @@ func (b *bench) close() error {
 // every round starts from the same.
 func (b *bench) clear(ctx context.Context) error {
 	for _, statement := range []string{
-		"TRUNCATE invitation, event, idempotency_key, river_job, message, dispatch, dev_mail",
+		"TRUNCATE invitation, event, idempotency_key, river_job, message, dispatch, dev_mail, webhook_endpoint, webhook_delivery",
 		"CHECKPOINT",
 	} {
 		if _, err := b.pool.Exec(ctx, statement); err != nil {

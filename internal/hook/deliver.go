@@ -207,8 +207,9 @@ func (r *run) pump(ctx context.Context, ready chan<- job, outcomes <-chan outcom
 		if r.open == 0 && !hungry {
 			return nil
 		}
-		// More is claimed when half of the batch is done.
-		for len(r.done) == 0 || r.open > r.batch/2 {
+		// More is claimed when half of the batch is done. Where no more is due,
+		// outcomes are recorded together.
+		for len(r.done) == 0 || r.open > 0 && !(hungry && r.open <= r.batch/2) {
 			select {
 			case o := <-outcomes:
 				r.finish(o)

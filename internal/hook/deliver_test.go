@@ -266,9 +266,11 @@ func TestBadReceivers(t *testing.T) {
 		error   string // the beginning
 		body    int    // bytes kept of the answer
 	}{
-		"refuses":   {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", 401) }, "waiting", "it answered 401 Unauthorized", 2},
-		"redirects": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, target.URL, 307) }, "waiting", "it answered 307 Temporary Redirect, and redirects are not followed", 0},
-		"hangs":     {func(_ http.ResponseWriter, r *http.Request) { hang(r) }, "waiting", "it did not answer within 15 seconds", 0},
+		"refuses": {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusUnauthorized) }, "waiting", "it answered 401 Unauthorized", 2},
+		"redirects": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, target.URL, http.StatusTemporaryRedirect)
+		}, "waiting", "it answered 307 Temporary Redirect, and redirects are not followed", 0},
+		"hangs": {func(_ http.ResponseWriter, r *http.Request) { hang(r) }, "waiting", "it did not answer within 15 seconds", 0},
 		"hangs in the end": {func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprint(w, "ok")
 			w.(http.Flusher).Flush()

@@ -141,7 +141,9 @@ func (r *run) exchange(ctx context.Context, n int) (claims []claim, err error) {
 	return claims, nil
 }
 
-// queueOutcomes records attempts whose claim is still the newest.
+// queueOutcomes records attempts whose claim is still the newest. Rows are found
+// by ANY: however many of the endpoint's there are, and whatever the planner
+// thinks that is, only these are read.
 func (r *run) queueOutcomes(batch *pgx.Batch, done []outcome, now time.Time) {
 	n := len(done)
 	if n == 0 {
@@ -182,7 +184,7 @@ func (r *run) queueOutcomes(batch *pgx.Batch, done []outcome, now time.Time) {
 				ELSE d.log || q.log END
 		FROM unnest($2::uuid[], $3::int[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::int[], $8::text[], $9::jsonb[], $11::bool[])
 			AS q (event_id, attempts, state, due_at, settled_at, status, error, log, unsent)
-		WHERE d.endpoint_id = $1 AND d.event_id = q.event_id AND d.attempts = q.attempts AND d.state = 'waiting'`,
+		WHERE d.endpoint_id = $1 AND d.event_id = ANY ($2) AND d.event_id = q.event_id AND d.attempts = q.attempts AND d.due_at IS NOT NULL`,
 		r.endpoint, ids, attempts, states, dues, settled, statuses, failures, logs, keptAttempts, unsent)
 }
 
@@ -231,7 +233,7 @@ func (r *run) queueClaim(batch *pgx.Batch, n int, now time.Time, claims *[]claim
 	}
 	batch.Queue(`
 		WITH due AS MATERIALIZED (
-			SELECT endpoint_id, event_id, due_at FROM webhook_delivery
+			SELECT event_id FROM webhook_delivery
 			WHERE endpoint_id = $1 AND state = 'waiting' AND due_at <= $2
 			ORDER BY due_at
 			LIMIT COALESCE((SELECT CASE WHEN failures >= $5 THEN 1 ELSE $3::int END FROM webhook_endpoint
@@ -239,12 +241,13 @@ func (r *run) queueClaim(batch *pgx.Batch, n int, now time.Time, claims *[]claim
 			FOR UPDATE SKIP LOCKED
 		), claimed AS (
 			UPDATE webhook_delivery AS d SET attempts = d.attempts + 1, tries = d.tries + 1, due_at = $4
-			FROM due WHERE d.endpoint_id = due.endpoint_id AND d.event_id = due.event_id
-			RETURNING d.event_id, d.attempts, d.tries, due.due_at
+			WHERE d.endpoint_id = $1 AND d.event_id = ANY (ARRAY(SELECT event_id FROM due))
+			RETURNING d.event_id, d.attempts, d.tries
 		)
-		SELECT event.id, event.app_id, event.type, event.at, event.subject_id, event.actor_id, event.data, claimed.attempts, claimed.tries
-		FROM claimed JOIN event ON event.id = claimed.event_id
-		ORDER BY claimed.due_at, event.id`,
+		SELECT event.*, claimed.attempts, claimed.tries
+		FROM claimed CROSS JOIN LATERAL (
+			SELECT id, app_id, type, at, subject_id, actor_id, data FROM event WHERE id = claimed.event_id LIMIT 1) AS event
+		ORDER BY event.id`,
 		r.endpoint, now.Add(clockSkew), n, now.Add(lease), openAfter, now).Query(func(rows pgx.Rows) error {
 		var c claim
 		_, err := pgx.ForEachRow(rows, []any{&c.ID, &c.AppID, &c.Type, &c.At, &c.SubjectID, &c.ActorID, &c.Data, &c.attempts, &c.tries}, func() error {

@@ -88,6 +88,7 @@ var (
 	reminderLetter   = mustLetter("reminder")
 	newsLetter       = mustLetter("news")
 	workspacesLetter = mustLetter("workspaces")
+	passwordLetter   = mustLetter("password")
 )
 
 // view is what the templates of letters see. It is flat, and its values are
@@ -117,6 +118,10 @@ type view struct {
 	// Of new workspaces.
 	Intro string
 	Names []string
+
+	// Of a password.
+	First    bool // there is none yet
+	Username string
 }
 
 // brandView is a Brand checked, with the colours that follow from its own.

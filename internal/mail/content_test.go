@@ -134,6 +134,15 @@ func renderWorkspaces(t testing.TB, l WorkspacesLetter) Content {
 	return c
 }
 
+func renderPassword(t testing.TB, l PasswordLetter) Content {
+	t.Helper()
+	c, err := RenderPassword(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // letters renders every kind of letter in every language, by name: with all
 // that may be in it, and with as little as may be.
 func letters(t testing.TB) map[string]Content {
@@ -172,6 +181,14 @@ func letters(t testing.TB) map[string]Content {
 		all["workspaces."+lang] = renderWorkspaces(t, workspaces)
 		workspaces.Names, workspaces.AppURL, workspaces.RecipientName, workspaces.Brand = workspaces.Names[2:], "", "", l.Brand
 		all["workspaces_bare."+lang] = renderWorkspaces(t, workspaces)
+
+		password := PasswordLetter{
+			Brand: workspaces.Brand, Locale: lang, First: true, Link: "https://portal.acorn.example/password/k1BmKz5mJ0Tq2c8r1u8wYl3wZk8Qm0m8Yb0vX2QJ",
+			ExpiresAt: l.ExpiresAt,
+		}
+		all["password_bare."+lang] = renderPassword(t, password)
+		password.Brand, password.RecipientName, password.Username, password.Zone, password.First = testInvitation(t, lang).Brand, "Ann Müller", "ann.muller", l.Zone, false
+		all["password."+lang] = renderPassword(t, password)
 	}
 	return all
 }

@@ -289,3 +289,39 @@ func RenderWorkspaces(l WorkspacesLetter) (Content, error) {
 	}
 	return workspacesLetter.render(v, letterHeaders())
 }
+
+// PasswordLetter gives a person the link to set their password.
+type PasswordLetter struct {
+	Brand         Brand
+	Locale        string // a BCP 47 tag; unsupported languages get locale.Default
+	RecipientName string // may be empty
+	Username      string // the account's, by which its person may log in; may be empty
+	First         bool   // the account has no password yet
+	Link          string // absolute http(s) URL of the page that sets it
+	ExpiresAt     time.Time
+	Zone          *time.Location // of the recipient; nil is UTC
+}
+
+// RenderPassword writes of a link to set a password in the recipient's language.
+// It fails if the letter lacks something it cannot do without.
+func RenderPassword(l PasswordLetter) (Content, error) {
+	v := newView(l.Brand, l.Locale, l.RecipientName)
+	switch {
+	case v.Brand.Name == "":
+		return Content{}, errors.New("render password: no brand name")
+	case !webURL(l.Link):
+		return Content{}, errors.New("render password: the link is no absolute http URL")
+	case l.ExpiresAt.IsZero():
+		return Content{}, errors.New("render password: no expiry")
+	}
+	// The username has to be typed as it is, so it is not taken apart as a name
+	// that looks like a link is. It has no more than letters, digits and "._+-".
+	v.Link, v.First, v.Username = l.Link, l.First, shorten(oneLine(l.Username), maxName)
+	v.When = v.printer.DateTime(l.ExpiresAt, l.Zone)
+	subject := "password.subject"
+	if l.First {
+		subject = "password.subject_first"
+	}
+	v.Subject = v.printer.T(subject, "brand", shorten(v.Brand.Name, maxSubjectName))
+	return passwordLetter.render(v, letterHeaders())
+}

@@ -26,8 +26,9 @@ const (
 
 	// maxScanned bounds the keys that are read for one word of several, of which
 	// most may lack the others: a search takes milliseconds however common its
-	// words are. Whom it misses is found by one letter more.
-	maxScanned = 5_000
+	// words are. Two words that more than so many people have, and hardly anybody
+	// has both, need one letter more.
+	maxScanned = 2_000
 )
 
 // AccountList says which accounts to list.
@@ -60,28 +61,33 @@ func (r *Roster) Accounts(ctx context.Context, app uuid.UUID, l AccountList) (li
 				return err
 			}
 		}
-		var rows pgx.Rows
+		var sql string
+		args := []any{app, l.kinds(), l.After, l.Limit}
 		switch query := strings.ToValidUTF8(strings.ReplaceAll(l.Query, "\x00", ""), ""); {
 		case strings.TrimSpace(query) != "":
-			rows, err = searchAccounts(ctx, tx, app, query, l)
+			if sql, args, err = accountSearch(ctx, tx, app, query, l); err != nil {
+				return err
+			}
 		case l.Company != uuid.Nil:
-			rows, err = tx.Query(ctx, `
-				SELECT `+accountColumns+`
+			args = append(args, l.Company)
+			sql = `
+				SELECT ` + accountColumns + `
 				FROM company_member AS c JOIN account ON account.id = c.account_id AND account.app_id = c.app_id
-				WHERE c.app_id = $1 AND c.company_id = $2 AND c.account_id > $3 AND account.kind = ANY ($4) AND `+isLive+`
-				ORDER BY c.account_id LIMIT $5`, app, l.Company, l.After, l.kinds(), l.Limit)
+				WHERE c.app_id = $1 AND c.company_id = $5 AND c.account_id > $3 AND account.kind = ANY ($2) AND ` + isLive + `
+				ORDER BY c.account_id LIMIT $4`
 		default:
-			rows, err = tx.Query(ctx, `
-				SELECT `+accountColumns+`
-				FROM (SELECT page.id FROM unnest($3::text[]) AS k (kind)
+			sql = `
+				SELECT ` + accountColumns + `
+				FROM (SELECT page.id FROM unnest($2::text[]) AS k (kind)
 					CROSS JOIN LATERAL (
 						SELECT account.id FROM account
-						WHERE account.app_id = $1 AND account.kind = k.kind AND (account.app_id, account.kind, account.id) > ($1, k.kind, $2) AND `+isLive+`
+						WHERE account.app_id = $1 AND account.kind = k.kind AND (account.app_id, account.kind, account.id) > ($1, k.kind, $3) AND ` + isLive + `
 						ORDER BY account.id LIMIT $4) AS page
 					ORDER BY page.id LIMIT $4) AS found
 				JOIN account ON account.id = found.id
-				ORDER BY account.id`, app, l.After, l.kinds(), l.Limit)
+				ORDER BY account.id`
 		}
+		rows, err := tx.Query(ctx, sql, args...)
 		if err != nil {
 			return fmt.Errorf("list accounts: %w", err)
 		}
@@ -99,16 +105,20 @@ type keyRange struct {
 	checked bool // every word has to begin a word of the key
 }
 
-// searchAccounts finds accounts by the first letters of words, in any order, or
-// of the address. Each of several words is looked up by itself and the others
-// are checked on the keys it leads to: the rarest of them leads to few.
-func searchAccounts(ctx context.Context, tx pgx.Tx, app uuid.UUID, query string, l AccountList) (pgx.Rows, error) {
+// accountSearch is the statement that finds accounts by the first letters of
+// words, in any order, or of the address. Each of several words is looked up by
+// itself and the others are checked on the keys it leads to: the rarest of them
+// leads to few.
+func accountSearch(ctx context.Context, tx pgx.Tx, app uuid.UUID, query string, l AccountList) (sql string, args []any, err error) {
 	var whole string
 	var words []string
+	// The planner cannot know how many keys begin alike. Without bitmaps it takes
+	// them from the index in their order and stops; else it may sort them all.
 	if err := tx.QueryRow(ctx, `
-		SELECT fold($1), ARRAY(SELECT w FROM regexp_split_to_table(fold($1), '[\s''’.,-]+') AS w WHERE w <> '')`,
-		strings.TrimSpace(query)).Scan(&whole, &words); err != nil {
-		return nil, err
+		SELECT fold($1), ARRAY(SELECT w FROM regexp_split_to_table(fold($1), '[\s''’.,-]+') AS w WHERE w <> ''),
+			set_config('enable_bitmapscan', 'off', true)`,
+		strings.TrimSpace(query)).Scan(&whole, &words, nil); err != nil {
+		return "", nil, fmt.Errorf("take a search apart: %w", err)
 	}
 	words = words[:min(len(words), maxWords)]
 	var ranges []keyRange
@@ -128,7 +138,7 @@ func searchAccounts(ctx context.Context, tx pgx.Tx, app uuid.UUID, query string,
 	for i, r := range ranges {
 		from[i], checked[i] = r.from, r.checked
 	}
-	args := []any{app, l.kinds(), from, checked, begins[0], begins[1], begins[2], begins[3], maxKeys * l.Limit, l.Limit}
+	args = []any{app, l.kinds(), from, checked, begins[0], begins[1], begins[2], begins[3], maxKeys * l.Limit, l.Limit}
 	const allWords = `strpos(' ' || key, $5) > 0 AND strpos(' ' || key, $6) > 0 AND strpos(' ' || key, $7) > 0 AND strpos(' ' || key, $8) > 0`
 	const found = `
 		SELECT ` + accountColumns + `
@@ -136,20 +146,17 @@ func searchAccounts(ctx context.Context, tx pgx.Tx, app uuid.UUID, query string,
 		JOIN account ON account.id = found.account_id
 		ORDER BY found.key, account.id`
 	if l.Company != uuid.Nil { // colleagues are fewer than people whose names begin alike
-		return tx.Query(ctx, `
+		return `
 			WITH hit AS (
 				SELECT s.key, s.account_id
 				FROM company_member AS c
 				CROSS JOIN LATERAL ( -- OFFSET keeps it from being looked up the other way round
 					SELECT key, kind, account_id FROM account_search WHERE account_id = c.account_id OFFSET 0) AS s
-				JOIN unnest($3::text[], $4::bool[]) AS r (low, checked) ON starts_with(s.key, r.low) AND (NOT r.checked OR `+allWords+`)
+				JOIN unnest($3::text[], $4::bool[]) AS r (low, checked) ON starts_with(s.key, r.low) AND (NOT r.checked OR ` + allWords + `)
 				WHERE c.app_id = $1 AND c.company_id = $11 AND s.kind = ANY ($2) AND $9::int > 0
-			)`+found, append(args, l.Company)...)
+			)` + found, append(args, l.Company), nil
 	}
-	// Rows are compared whole, and the bound is written out, so that the planner
-	// takes the keys from the index in their order and stops: it cannot know how
-	// many begin alike, and else may read and sort them all.
-	return tx.Query(ctx, fmt.Sprintf(`
+	return fmt.Sprintf(`
 		WITH hit AS (
 			SELECT near.key, near.account_id
 			FROM unnest($2::text[]) AS k (kind)
@@ -157,9 +164,9 @@ func searchAccounts(ctx context.Context, tx pgx.Tx, app uuid.UUID, query string,
 			CROSS JOIN LATERAL (
 				SELECT key, account_id FROM (
 					SELECT s.key, s.account_id FROM account_search AS s
-					WHERE (s.app_id, s.kind, s.key) >= ($1, k.kind, r.low) AND (s.app_id, s.kind, s.key) < ($1, k.kind, r.low || U&'\+10FFFF')
-					ORDER BY s.app_id, s.kind, s.key LIMIT %d) AS scanned
+					WHERE s.app_id = $1 AND s.kind = k.kind AND s.key >= r.low AND s.key < r.low || U&'\+10FFFF'
+					ORDER BY s.key LIMIT %d) AS scanned
 				WHERE NOT r.checked OR `+allWords+`
 				LIMIT $9) AS near
-		)`, maxScanned)+found, args...)
+		)`, maxScanned) + found, args, nil
 }

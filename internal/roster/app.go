@@ -86,6 +86,36 @@ func (r *Roster) Apps(ctx context.Context) (apps []App, err error) {
 	return apps, nil
 }
 
+// App is one app.
+func (r *Roster) App(ctx context.Context, id uuid.UUID) (app App, err error) {
+	err = r.readApp(ctx, &app, `SELECT `+appColumns+` FROM app WHERE id = $1`, id)
+	return app, err
+}
+
+// OnlyApp is the app of an installation that has no other.
+func (r *Roster) OnlyApp(ctx context.Context) (app App, err error) {
+	err = r.readApp(ctx, &app, `SELECT `+appColumns+` FROM app WHERE (SELECT count(*) FROM (SELECT FROM app LIMIT 2) AS apps) = 1`)
+	return app, err
+}
+
+func (r *Roster) readApp(ctx context.Context, app *App, query string, args ...any) error {
+	err := postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		*app, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[App])
+		return err
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return errorf(NotFound, "app_not_found", "There is no such app.")
+	}
+	if err != nil {
+		return fmt.Errorf("read app: %w", err)
+	}
+	return nil
+}
+
 // APIKey lets an app's backend call the API. The key itself is shown once,
 // when it is made, and only its hash is kept.
 type APIKey struct {

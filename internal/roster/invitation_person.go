@@ -23,6 +23,7 @@ type InvitationView struct {
 	Zone          *time.Location // of the invited account, else the company, else the app
 	Account       *Account       // the account with the invited address, if there is one
 	HasPassword   bool           // that account can log in
+	AcceptURL     string         // by ViewInvitation: the app's own page for it; empty: Usher's
 
 	isMember      bool       // who accepted is still in the workspace
 	block         string     // why its address cannot be written to
@@ -31,9 +32,9 @@ type InvitationView struct {
 	stoppedReason string
 }
 
-// errDeadLink is the answer to every link that leads nowhere: never genuine,
+// ErrDeadLink is the answer to every link that leads nowhere: never genuine,
 // of something gone, or replaced by a newer one.
-var errDeadLink = errorf(NotFound, "link_dead", "This link is not valid, or no longer.")
+var ErrDeadLink = errorf(NotFound, "link_dead", "This link is not valid, or no longer.")
 
 // viewInvitation reads a view.
 func viewInvitation(ctx context.Context, tx pgx.Tx, id uuid.UUID) (InvitationView, error) {
@@ -41,7 +42,7 @@ func viewInvitation(ctx context.Context, tx pgx.Tx, id uuid.UUID) (InvitationVie
 	if v, ok := views[id]; ok || err != nil {
 		return v, err
 	}
-	return InvitationView{}, errDeadLink
+	return InvitationView{}, ErrDeadLink
 }
 
 // viewInvitations reads the views of those ids that exist; suffix is appended
@@ -122,15 +123,17 @@ func (r *Roster) ViewInvitation(ctx context.Context, t Ticket) (v InvitationView
 			return err
 		}
 		if t.Version != v.Version && (v.State != Revoked || t.Version != v.Version-1) {
-			return errDeadLink
+			return ErrDeadLink
 		}
 		if v.State == Accepted && !v.isMember {
-			return errDeadLink // the person was removed since; the link does not bring them back
+			return ErrDeadLink // the person was removed since; the link does not bring them back
 		}
 		if v.State.Open() && !v.ExpiresAt.After(r.now()) {
 			v.State = Expired // the sweep will say so within a minute
 		}
-		return nil
+		policy, err := policyOf(ctx, tx, v.AppID)
+		v.AcceptURL = policy.AcceptURL
+		return err
 	})
 	return v, err
 }
@@ -190,6 +193,10 @@ func (r *Roster) DeclineInvitation(ctx context.Context, t Ticket) (inv Invitatio
 	return inv, err
 }
 
+// errInviterGone answers an acceptance of an invitation that nobody stands
+// behind at the moment.
+var errInviterGone = errorf(Conflict, "inviter_gone", "This invitation is waiting for somebody at the company to confirm it. You can accept it later, with the same link.")
+
 // decline says no for an account, or for whoever holds the link where that is
 // Nil.
 func (r *Roster) decline(ctx context.Context, tx pgx.Tx, t Ticket, account uuid.UUID, now time.Time) (Invitation, error) {
@@ -199,10 +206,6 @@ func (r *Roster) decline(ctx context.Context, tx pgx.Tx, t Ticket, account uuid.
 	}
 	return inv, r.tellInviter(ctx, tx, inv, EventDeclined, account, now)
 }
-
-// errInviterGone answers an acceptance of an invitation that nobody stands
-// behind at the moment.
-var errInviterGone = errorf(Conflict, "inviter_gone", "This invitation is waiting for somebody at the company to confirm it. You can accept it later, with the same link.")
 
 // decide moves an open invitation to the state its person chose. ok is false
 // where that was decided before; any other state is an error.
@@ -221,13 +224,13 @@ func decide(ctx context.Context, tx pgx.Tx, t Ticket, to State, now time.Time) (
 	inv, err = collectInvitation(tx.Query(ctx, `SELECT `+invitationColumns+` FROM invitation WHERE id = $1`, t.ID))
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return inv, false, errDeadLink
+		return inv, false, ErrDeadLink
 	case err != nil:
 		return inv, false, fmt.Errorf("read invitation %s: %w", t.ID, err)
 	case inv.State == Revoked && t.Version == inv.Version-1:
 		return inv, false, inv.stands()
 	case t.Version != inv.Version:
-		return inv, false, errDeadLink
+		return inv, false, ErrDeadLink
 	case inv.State == to:
 		return inv, false, nil
 	case inv.State.Open() && !inv.ExpiresAt.After(now):
@@ -305,28 +308,31 @@ func invitedAccount(ctx context.Context, tx pgx.Tx, inv Invitation, a Acceptance
 // else the address was invited to. ErrLogInNeeded is the answer where the address
 // has an account.
 func (r *Roster) SignUp(ctx context.Context, t Ticket, a Acceptance) (account uuid.UUID, err error) {
-	now := r.now()
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		v, err := viewInvitation(ctx, tx, t.ID)
-		switch {
-		case err != nil:
-			return err
-		case v.Version != t.Version:
-			return errDeadLink
-		case !v.State.Open():
-			return v.stands()
-		case !v.ExpiresAt.After(now):
-			return v.late()
-		case v.Account != nil:
-			return ErrLogInNeeded
-		}
-		made := false
-		account, made, err = invitedAccount(ctx, tx, v.Invitation, a, now)
-		if err == nil && !made {
-			return ErrLogInNeeded
-		}
+		account, err = r.signUp(ctx, tx, t, a, r.now())
 		return err
 	})
+	return account, err
+}
+
+func (r *Roster) signUp(ctx context.Context, tx pgx.Tx, t Ticket, a Acceptance, now time.Time) (uuid.UUID, error) {
+	v, err := viewInvitation(ctx, tx, t.ID)
+	switch {
+	case err != nil:
+		return uuid.Nil, err
+	case v.Version != t.Version:
+		return uuid.Nil, ErrDeadLink
+	case !v.State.Open():
+		return uuid.Nil, v.stands()
+	case !v.ExpiresAt.After(now):
+		return uuid.Nil, v.late()
+	case v.Account != nil:
+		return uuid.Nil, ErrLogInNeeded
+	}
+	account, made, err := invitedAccount(ctx, tx, v.Invitation, a, now)
+	if err == nil && !made {
+		err = ErrLogInNeeded
+	}
 	return account, err
 }
 

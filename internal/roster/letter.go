@@ -32,6 +32,7 @@ type Letter struct {
 	Invitation *InvitationView // for MailInvitation and MailReminder
 	News       *News           // for MailNews
 	Notice     *Notice         // for MailWorkspaces
+	Password   *PasswordLetter // for MailPassword
 
 	// FirstMessageID is the Message-ID of the first mail about the invitation to
 	// this address, which a later one joins; empty where it is not known.
@@ -73,7 +74,7 @@ func stopped(until *time.Time, reason string, now time.Time) *MailStop {
 func (r *Roster) Letters(ctx context.Context, mails []Mail) (letters map[uuid.UUID]Letter, err error) {
 	letters = make(map[uuid.UUID]Letter, len(mails))
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		var invitations, news, notices []Mail
+		var invitations, news, notices, passwords []Mail
 		for _, m := range mails {
 			switch m.Kind {
 			case MailInvitation, MailReminder:
@@ -82,6 +83,8 @@ func (r *Roster) Letters(ctx context.Context, mails []Mail) (letters map[uuid.UU
 				news = append(news, m)
 			case MailWorkspaces:
 				notices = append(notices, m)
+			case MailPassword:
+				passwords = append(passwords, m)
 			default: // asked for by a newer release, whose workers will know it
 				letters[m.ID] = Letter{Stop: &MailStop{r.now().Add(unknownPause), fmt.Sprintf("this release does not know mail of the kind %q", m.Kind)}}
 			}
@@ -92,7 +95,10 @@ func (r *Roster) Letters(ctx context.Context, mails []Mail) (letters map[uuid.UU
 		if err := r.newsLetters(ctx, tx, news, letters); err != nil {
 			return err
 		}
-		return r.noticeLetters(ctx, tx, notices, letters)
+		if err := r.noticeLetters(ctx, tx, notices, letters); err != nil {
+			return err
+		}
+		return r.passwordLetters(ctx, tx, passwords, letters)
 	})
 	return letters, err
 }
@@ -211,12 +217,14 @@ func (r *Roster) MailMoved(ctx context.Context, dispatch uuid.UUID) (moved bool,
 				JOIN app ON app.id = message.app_id
 				LEFT JOIN address ON address.app_id = message.app_id AND address.email_key = message.email_key
 				LEFT JOIN invitation ON invitation.id = message.subject_id AND message.kind IN ($2, $3)
+				LEFT JOIN account ON account.id = message.subject_id AND message.kind = $5
 				WHERE dispatch.id = $1 AND (app.mail_stopped_until > $4 OR address.block <> ''
 					OR address.unsubscribed_at IS NOT NULL AND message.kind = $3
 					OR invitation.state <> 'pending' OR invitation.expires_at <= $4
 					OR invitation.message_id <> message.id AND message.kind = $2
-					OR invitation.version <> (message.args->>'version')::int))`,
-			dispatch, MailInvitation, MailReminder, r.now()).QueryRow(func(row pgx.Row) error { return row.Scan(&moved) })
+					OR invitation.version <> (message.args->>'version')::int
+					OR account.status <> 'active' OR account.password_version <> COALESCE((message.args->>'version')::int, 0)))`,
+			dispatch, MailInvitation, MailReminder, r.now(), MailPassword).QueryRow(func(row pgx.Row) error { return row.Scan(&moved) })
 	})
 	if err != nil {
 		return false, fmt.Errorf("check dispatch %s: %w", dispatch, err)

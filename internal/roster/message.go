@@ -30,6 +30,7 @@ const (
 	MailReminder   = "reminder"   // to the invited person, that the invitation is still open
 	MailNews       = "news"       // to the inviter: what became of invitations
 	MailWorkspaces = "workspaces" // to a person who was added to workspaces, if the app's policy wants it
+	MailPassword   = "password"   // to a person who wants to set a password
 )
 
 // Invites tells whether mail of a kind goes to an invited person, so that the
@@ -52,10 +53,12 @@ type Mail struct {
 
 // MailArgs are what the late check compares with the subject.
 type MailArgs struct {
-	Version  int         `json:"version,omitempty"`   // MailInvitation, MailReminder: of its link
+	Version  int         `json:"version,omitempty"`   // MailInvitation, MailReminder, MailPassword: of its link
 	Send     int         `json:"send,omitempty"`      // MailInvitation: which mail of that version
 	Retry    int         `json:"retry,omitempty"`     // MailInvitation: how often it was written again because the mailbox was full
 	EventIDs []uuid.UUID `json:"event_ids,omitempty"` // MailNews: what is told
+
+	InvitationID *uuid.UUID `json:"invitation_id,omitempty"` // MailPassword: where the person goes on; nil: nowhere in particular
 }
 
 // ComposeMail is the job that writes what waits in a lane. One is enough for

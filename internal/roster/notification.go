@@ -272,7 +272,7 @@ func (r *Roster) DecideNotification(ctx context.Context, app, account, id uuid.U
 		} else {
 			inv, err = r.decline(ctx, tx, inv.Ticket(), account, now)
 		}
-		if errors.Is(err, errDeadLink) || errors.Is(err, ErrWrongAccount) {
+		if errors.Is(err, ErrDeadLink) || errors.Is(err, ErrWrongAccount) {
 			return inv, errNotYours
 		}
 		return inv, err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -135,10 +136,10 @@ func TestOwner(t *testing.T) {
 		_, err := b.ArchiveAccount(t.Context(), b.App.ID, reread(t, b, inv).InviterID, noKey)
 		done(t, err)
 	}
-	b.Clock.Add(1)
+	b.Clock.Add(time.Second)
 	stakeholder(t, b, b.NewAccount(t, roster.Professional, "Basil Basic", "basil@example.org"), roster.VisibilityStandard)
 	owner := second(t, b)
-	b.Clock.Add(1)
+	b.Clock.Add(time.Second)
 	younger := b.NewAccount(t, roster.Professional, "Young Er", "young@example.org")
 	stakeholder(t, b, younger, roster.VisibilityFull)
 	for _, want := range []uuid.UUID{owner.ID, younger.ID, b.Admin.ID} {

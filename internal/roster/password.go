@@ -101,46 +101,71 @@ func matches(ctx context.Context, phc, password string) (bool, error) {
 }
 
 // CheckPassword refuses unless password is the account's. Too many wrong ones
-// in a row close the account to guesses for a while. It hashes, so it is the
-// one operation that works between two transactions instead of inside one.
+// in a row close the account to guesses for a while. It hashes, so it works
+// between two transactions instead of inside one.
 func (r *Roster) CheckPassword(ctx context.Context, app, account uuid.UUID, password string) error {
+	_, err := r.checkPassword(ctx, `app_id = $1 AND id = $2`, app, account, password)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return ErrTooManyTries
+	case errors.Is(err, errWrongPassword):
+		return invalidField("password", "password_wrong", "This is not the password of the account.")
+	}
+	return err
+}
+
+// ErrTooManyTries refuses whoever tried too many passwords.
+var ErrTooManyTries = errorf(TooSoon, "too_many_tries", "There were too many tries with a wrong password. Wait a quarter of an hour.")
+
+var errWrongPassword = errors.New("wrong password")
+
+// checkPassword tells which account has the password, of the one that the
+// condition on $1 and $2 names: pgx.ErrNoRows where that is none which may try,
+// and errWrongPassword. All three take the time of one hash.
+func (r *Roster) checkPassword(ctx context.Context, condition string, app uuid.UUID, named any, password string) (account uuid.UUID, err error) {
 	// The attempt is counted before the hash is computed, in one statement, so
 	// that guesses made at once cannot outrun the count.
 	now := r.now()
 	var phc string
-	err := postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+	counted := postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `
 			UPDATE account SET
 				failed_logins = CASE WHEN locked_until <= $3 THEN 1 ELSE failed_logins + 1 END,
 				locked_until = CASE WHEN locked_until IS NULL AND failed_logins + 1 >= $4 THEN $5::timestamptz
 					WHEN locked_until <= $3 THEN NULL ELSE locked_until END
-			WHERE app_id = $1 AND id = $2 AND (locked_until IS NULL OR locked_until <= $3) AND status = 'active'
-			RETURNING password_hash`, app, account, now, maxFailedLogins, now.Add(loginRest)).Scan(&phc)
+			WHERE `+condition+` AND (locked_until IS NULL OR locked_until <= $3) AND status = 'active' AND `+isLive+`
+			RETURNING id, password_hash`, app, named, now, maxFailedLogins, now.Add(loginRest)).Scan(&account, &phc)
 	})
-	if errors.Is(err, pgx.ErrNoRows) {
-		return errorf(TooSoon, "too_many_tries", "There were too many tries with a wrong password. Wait a quarter of an hour.")
+	if counted != nil && !errors.Is(counted, pgx.ErrNoRows) {
+		return account, fmt.Errorf("count log-in: %w", counted)
 	}
-	if err != nil {
-		return fmt.Errorf("count log-in of account %s: %w", account, err)
+	if len(password) > 4*maxPassword {
+		password = "" // nobody's, and quick to hash
 	}
-	wrong := invalidField("password", "password_wrong", "This is not the password of the account.")
-	if phc == "" || len(password) > 4*maxPassword {
-		return wrong
+	if phc == "" {
+		phc = nobodysPassword
 	}
 	ok, err := matches(ctx, phc, password)
-	if err != nil {
-		return fmt.Errorf("check password of account %s: %w", account, err)
+	switch {
+	case err != nil:
+		return account, fmt.Errorf("check password of account %s: %w", account, err)
+	case counted != nil:
+		return account, counted
+	case !ok || phc == nobodysPassword:
+		return account, errWrongPassword
 	}
-	if !ok {
-		return wrong
-	}
-	return postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+	return account, postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `UPDATE account SET failed_logins = 0, locked_until = NULL WHERE app_id = $1 AND id = $2`, app, account)
 		return err
 	})
 }
 
-// StartSession signs a browser in to an account and returns the cookie's
+// nobodysPassword is what a password is compared with where there is no hash, so
+// that it takes as long as where there is one.
+var nobodysPassword = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=1$%s$%s", argon2.Version, argonMemory, argonTime,
+	base64.RawStdEncoding.EncodeToString(make([]byte, argonSalt)), base64.RawStdEncoding.EncodeToString(make([]byte, argonSize)))
+
+// StartSession signs a browser in to an active account and returns the cookie's
 // value, of which only the hash is kept, and when it ends.
 func (r *Roster) StartSession(ctx context.Context, app, account uuid.UUID) (value string, until time.Time, err error) {
 	raw := make([]byte, 32)
@@ -149,9 +174,13 @@ func (r *Roster) StartSession(ctx context.Context, app, account uuid.UUID) (valu
 	}
 	value, until = base64.RawURLEncoding.EncodeToString(raw), r.now().Add(sessionLife)
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `
-			INSERT INTO session (hash, app_id, account_id, created_at, expires_at) VALUES ($1, $2, $3, $4, $5)`,
+		tag, err := tx.Exec(ctx, `
+			INSERT INTO session (hash, app_id, account_id, created_at, expires_at)
+			SELECT $1, app_id, id, $4, $5 FROM account WHERE app_id = $2 AND id = $3 AND status = 'active'`,
 			hashSession(value), app, account, r.now(), until)
+		if err == nil && tag.RowsAffected() == 0 {
+			err = notFound("account")
+		}
 		return err
 	})
 	if err != nil {
@@ -198,4 +227,16 @@ func (r *Roster) EndSession(ctx context.Context, value string) error {
 		}
 		return nil
 	})
+}
+
+// EndSessions signs an account out everywhere.
+func (r *Roster) EndSessions(ctx context.Context, app, account uuid.UUID) error {
+	return postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error { return endSessions(ctx, tx, app, account) })
+}
+
+func endSessions(ctx context.Context, tx pgx.Tx, app, account uuid.UUID) error {
+	if _, err := tx.Exec(ctx, `DELETE FROM session WHERE app_id = $1 AND account_id = $2`, app, account); err != nil {
+		return fmt.Errorf("end sessions of account %s: %w", account, err)
+	}
+	return nil
 }

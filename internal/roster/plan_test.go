@@ -96,6 +96,8 @@ func fill(t *testing.T, pool *pgxpool.Pool, b *rostertest.Bundle, n int) {
 		}
 	}
 	done(t, tx.Commit(t.Context()))
+	_, err = pool.Exec(t.Context(), `VACUUM account_search`) // as the server does by itself
+	done(t, err)
 }
 
 // Every statement of the hot operations, as it is really sent, finds its rows

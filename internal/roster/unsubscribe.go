@@ -129,7 +129,7 @@ func (r *Roster) subscribe(ctx context.Context, t Ticket, now time.Time, eventTy
 	return s, err
 }
 
-// readSubscription fails with errDeadLink where the mail is no longer known.
+// readSubscription fails with ErrDeadLink where the mail is no longer known.
 func readSubscription(ctx context.Context, tx pgx.Tx, t Ticket) (s Subscription, err error) {
 	rows, err := tx.Query(ctx, `
 		SELECT `+appColumns+`, message.email_key, COALESCE(NULLIF(invitation.locale, ''), app.locale),
@@ -148,7 +148,7 @@ func readSubscription(ctx context.Context, tx pgx.Tx, t Ticket) (s Subscription,
 		UnsubscribedAt                    *time.Time
 	}])
 	if errors.Is(err, pgx.ErrNoRows) {
-		return s, errDeadLink
+		return s, ErrDeadLink
 	}
 	if err != nil {
 		return s, fmt.Errorf("read what mail is wanted after message %s: %w", t.ID, err)
