@@ -106,9 +106,6 @@ ALTER TABLE invitation ADD COLUMN warning_id uuid REFERENCES warning (id); -- wh
 ALTER TABLE invitation ADD COLUMN origin_workspace_id uuid;
 ALTER TABLE invitation ADD COLUMN held_for text NOT NULL DEFAULT '' CHECK (held_for IN ('', 'inviter')); -- on_hold: empty for its mail's sake; 'inviter': whoever invited may no longer
 
--- What is open by whoever invited, for when they may no longer.
-CREATE INDEX invitation_inviter ON invitation (inviter_id) WHERE state IN ('pending', 'on_hold');
-
 -- Lists of invitations, newest first, in a state or in all of them one by one:
 -- a state that is rare is found as fast as another. The key that these make
 -- superfluous goes.
@@ -116,6 +113,9 @@ DROP INDEX invitation_workspace;
 CREATE INDEX invitation_workspace ON invitation (app_id, workspace_id, state, id);
 CREATE INDEX invitation_app ON invitation (app_id, state, id);
 ALTER TABLE invitation DROP CONSTRAINT invitation_app_id_id_key;
+
+-- What is open by whoever invited, for when they may no longer.
+CREATE INDEX invitation_inviter ON invitation (inviter_id) WHERE state IN ('pending', 'on_hold');
 
 -- A person's inbox. What became of the item's subject is the subject's own word.
 CREATE TABLE notification (

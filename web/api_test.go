@@ -76,7 +76,7 @@ func TestEveryOperation(t *testing.T) {
 	var invitation, company, workspace, account, record, message, item string // ids, as answered
 	var endpoint, secret, event string
 	itsOwner := func(c call) call { c.header["Usher-Actor"] = account; return c }
-	token := ""
+	token, pro := "", ""
 	own := func(fields map[string]string) string {
 		if token == "" {
 			out, err := s.roster.CreateInvitations(t.Context(), []roster.NewInvitation{{
@@ -452,23 +452,23 @@ func TestEveryOperation(t *testing.T) {
 		{"ask-renewal", func() (string, string) { return "/v1/invitations/ask-renewal", own(nil) }, 200, nil},
 		{"sign-up", func() (string, string) {
 			return "/v1/invitations/sign-up", own(map[string]string{"full_name": "Sara Cohen", "password": goodPassword})
-		}, 201, func(r reply) { account = r.text(t, "id") }},
+		}, 201, func(r reply) { pro = r.text(t, "id") }},
 		{"create-session", func() (string, string) {
 			return "/v1/sessions", `{"identifier":"pro@clinic.example","password":"` + goodPassword + `"}`
 		}, 200, func(r reply) {
-			if r.text(t, "id") != account {
+			if r.text(t, "id") != pro {
 				t.Errorf("session: %s", r.body)
 			}
 		}},
 		{"accept-invitation", func() (string, string) {
-			return "/v1/invitations/accept", own(map[string]string{"account_id": account})
+			return "/v1/invitations/accept", own(map[string]string{"account_id": pro})
 		}, 200, nil},
 		{"decline-invitation", func() (string, string) {
 			return "/v1/invitations/decline", `{"token":"` + s.token(s.invite(s.tenant, "cleo@client.example")) + `"}`
 		}, 200, nil},
 		{"ask-password", func() (string, string) { return "/v1/passwords/reset", `{"identifier":"pro@clinic.example"}` }, 202, nil},
 		{"set-password", func() (string, string) {
-			return "/v1/passwords", `{"token":"` + s.passwordToken(roster.Account{ID: id(account)}) + `","password":"` + goodPassword + `"}`
+			return "/v1/passwords", `{"token":"` + s.passwordToken(roster.Account{ID: id(pro)}) + `","password":"` + goodPassword + `"}`
 		}, 200, nil},
 		{"take-over-invitation", func() (string, string) {
 			invitation = s.invite(s.tenant, "orphan@client.example").ID.String()

@@ -107,9 +107,8 @@ func (s *site) newCrosser(name string) crosser {
 // resourceOf names the resources whose ids stand under a name that does not
 // say so. A cursor is any id: it is only a position.
 var resourceOf = map[string]string{
-	"owner_id": "accounts", "Usher-Actor": "accounts", "subject_id": "invitations",
+	"origin_workspace_id": "workspaces", "owner_id": "accounts", "Usher-Actor": "accounts", "subject_id": "invitations",
 	"company_id": "companies", "account_id": "accounts", "after": "invitations",
-	"origin_workspace_id": "workspaces",
 }
 
 // tokens are the members of bodies that take a link's token, and what it leads

@@ -61,6 +61,8 @@ var EventTypes = []EventType{
 	{EventMembershipChanged, "A member of a workspace, the subject, sees more or less of it."},
 	{EventMembershipArchived, "A member of a workspace, the subject, was archived."},
 	{EventMembershipDeleted, "An archived member of a workspace, the subject, was deleted."},
+	{EventPasswordAsked, "A person asked for a link to set a password."},
+	{EventPasswordSet, "A person set a password."},
 	{EventEndpointCreated, "A webhook endpoint was added."},
 	{EventEndpointUpdated, "A webhook endpoint was changed."},
 	{EventEndpointEnabled, "A webhook endpoint was enabled again."},
