@@ -193,20 +193,21 @@ func recallEach[T any](ctx context.Context, tx pgx.Tx, app uuid.UUID, keys []Ide
 	if err != nil {
 		return fmt.Errorf("read idempotency keys: %w", err)
 	}
-	var n int
-	var hash, kept []byte
-	_, err = pgx.ForEachRow(rows, []any{&n, &hash, &kept}, func() error {
-		at := places[n-1]
-		var refusal *Error
-		answers[at], err = recall[T](keys[at], hash, kept)
-		if errors.As(err, &refusal) {
-			answers[at].Err = refusal
-			return nil
-		}
-		return err
-	})
+	remembered, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
+		N            int
+		Hash, Answer []byte
+	}])
 	if err != nil {
 		return fmt.Errorf("read idempotency keys: %w", err)
+	}
+	for _, k := range remembered {
+		at := places[k.N-1]
+		var refusal *Error
+		if answers[at], err = recall[T](keys[at], k.Hash, k.Answer); errors.As(err, &refusal) {
+			answers[at].Err = refusal
+		} else if err != nil {
+			return err
+		}
 	}
 	return nil
 }
