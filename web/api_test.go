@@ -76,6 +76,9 @@ func TestEveryOperation(t *testing.T) {
 	var invitation, company, workspace, account, record, message, item string // ids, as answered
 	var endpoint, secret, event string
 	itsOwner := func(c call) call { c.header["Usher-Actor"] = account; return c }
+	wanted := func() int { // the events that the endpoint wants
+		return read[int](s, `SELECT count(*) FROM event WHERE app_id = $1 AND type IN ('invitation.created', 'invitation.link_copied')`, s.app.ID)
+	}
 	token, pro := "", ""
 	own := func(fields map[string]string) string {
 		if token == "" {
@@ -371,12 +374,12 @@ func TestEveryOperation(t *testing.T) {
 		{"replay-webhook-deliveries", func() (string, string) {
 			return "/v1/webhook-endpoints/" + endpoint + "/replay", `{"from":"2020-01-01T00:00:00Z","to":"2040-01-01T00:00:00Z"}`
 		}, 202, func(r reply) {
-			if r.value(t, "queued") != 1.0 { // the created one: the other waits already
+			if r.value(t, "queued") != float64(wanted()-1) { // the copied link waits already
 				t.Errorf("replayed: %s", r.body)
 			}
 		}},
 		{"list-webhook-deliveries", func() (string, string) { return "/v1/webhook-endpoints/" + endpoint + "/deliveries?state=waiting", "" }, 200, func(r reply) {
-			if strings.Count(r.body, `"event_id"`) != 3 {
+			if strings.Count(r.body, `"event_id"`) != wanted()+1 { // and the test
 				t.Errorf("deliveries are %s", r.body)
 			}
 		}},
