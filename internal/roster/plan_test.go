@@ -100,6 +100,14 @@ func fill(t *testing.T, pool *pgxpool.Pool, b *rostertest.Bundle, n int) {
 	done(t, err)
 }
 
+// noAccess is the error of a log-in, but for a refusal.
+func noAccess(_ roster.Account, err error) error {
+	if roster.CodeOf(err) == "credentials_wrong" {
+		return nil
+	}
+	return err
+}
+
 // Every statement of the hot operations, as it is really sent, finds its rows
 // by an index however many there are.
 func TestPlans(t *testing.T) {
@@ -277,6 +285,18 @@ func TestPlans(t *testing.T) {
 			return b.LiftSuppression(ctx, app, "ann@example.org")
 		}},
 		{"lift it in the end", "invitation_person", func() error { return b.AddressUnblocked(ctx, roster.LiftAddress{MessageID: *inv.MessageID}) }},
+		{"log in by address", "account_email", func() error { return noAccess(b.LogIn(ctx, app, "person20@example.org", goodPassword)) }},
+		{"log in by username", "account_username", func() error { return noAccess(b.LogIn(ctx, app, "person20", goodPassword)) }},
+		{"ask for a password", "message_subject_id_purpose_key", func() error {
+			return b.AskPassword(ctx, app, "person20@example.org", inv.ID, noKey)
+		}},
+		{"set a password", "session_account", func() error {
+			id := rostertest.Value[uuid.UUID](t, b, `SELECT message.id FROM account JOIN message ON message.subject_id = account.id AND message.kind = 'password'
+				WHERE account.app_id = $1 AND account.email_key = 'person20@example.org' AND account.status NOT IN ('merged', 'archived')`, app)
+			_, err := b.SetPassword(ctx, app, roster.Ticket{ID: id}, "hash", noKey)
+			return err
+		}},
+		{"log out everywhere", "session_account", func() error { return b.EndSessions(ctx, app, actor) }},
 		{"ask renewal", "invitation_pkey", func() error { return b.AskRenewal(ctx, inv.Ticket()) }},
 		{"sweep", "invitation_due", func() error { _, err := b.ExpireInvitations(ctx, 500); return err }},
 		{"sweep with much to do", "invitation_due", func() error {
