@@ -240,6 +240,25 @@ var tenancy = map[string]struct {
 		return err
 	}, roster.NotFound},
 
+	"OpenInvitation": {func(ctx context.Context, own, _ *rostertest.Bundle, theirs roster.Invitation) error {
+		_, err := own.OpenInvitation(ctx, own.App.ID, theirs.Ticket())
+		return err
+	}, roster.NotFound},
+	"AcceptFromApp": {func(ctx context.Context, own, _ *rostertest.Bundle, theirs roster.Invitation) error {
+		_, err := own.AcceptFromApp(ctx, own.App.ID, theirs.Ticket(), newcomer(), noKey)
+		return err
+	}, roster.NotFound},
+	"SignUpFromApp": {func(ctx context.Context, own, _ *rostertest.Bundle, theirs roster.Invitation) error {
+		_, err := own.SignUpFromApp(ctx, own.App.ID, theirs.Ticket(), newcomer(), noKey)
+		return err
+	}, roster.NotFound},
+	"DeclineFromApp": {func(ctx context.Context, own, _ *rostertest.Bundle, theirs roster.Invitation) error {
+		_, err := own.DeclineFromApp(ctx, own.App.ID, theirs.Ticket(), noKey)
+		return err
+	}, roster.NotFound},
+	"AskRenewalFromApp": {func(ctx context.Context, own, _ *rostertest.Bundle, theirs roster.Invitation) error {
+		return own.AskRenewalFromApp(ctx, own.App.ID, theirs.Ticket(), noKey)
+	}, roster.NotFound},
 	"AddMembersEach": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
 		out, err := own.AddMembersEach(ctx, own.App.ID, own.Admin.ID, []roster.NewMember{
 			{Kind: roster.KindColleague, WorkspaceID: other.Workspace.ID, AccountID: other.Outsider.ID},
