@@ -654,19 +654,6 @@ func (s *site) newEndpoint(te tenant) string {
 	return e.ID.String()
 }
 
-// events are the ids of the tenant's events, oldest first.
-func (s *site) events(te tenant) (ids []string) {
-	s.t.Helper()
-	rows, _, err := s.roster.Events(s.t.Context(), te.app.ID, roster.EventList{Limit: 100})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for _, e := range rows {
-		ids = append(ids, e.ID.String())
-	}
-	return ids
-}
-
 // walk reads a list page by page and gives the ids in order.
 func (s *site) walk(path string, limit int, id string) (ids []string) {
 	s.t.Helper()
