@@ -240,7 +240,7 @@ func (b *batch) serve(conn net.Conn, out *batchAnswer, part batchPart) {
 	go func() {
 		defer close(reader)
 		for last := part.last; !last && b.arm(conn); {
-			next := b.read()
+			next := b.readSafely()
 			last = next.last
 			b.push(next)
 		}
@@ -311,6 +311,18 @@ func (b *batch) setStuck(stuck bool) {
 	defer b.mu.Unlock()
 	b.stuck = stuck
 	b.moved.Broadcast()
+}
+
+// readSafely is read in a goroutine of its own, where a panic would end the
+// process: it ends the batch instead.
+func (b *batch) readSafely() (part batchPart) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			b.server.Log.Error().Str("request_id", b.request.id).Bytes("stack", debug.Stack()).Msgf("batch panicked: %v", fault)
+			part = batchPart{[]batchRow{{index: b.next, problem: notTried(), ends: true}}, true}
+		}
+	}()
+	return b.read()
 }
 
 // read reads the rows of one part and refuses those that do not fit.
