@@ -37,7 +37,7 @@ command did.`,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			// Ctrl-C reaches the command too; the server outlives it.
 			server, err := postgres.StartServer(cmd.Context(), postgres.ServerOptions{
-				Dir: dir, Programs: programsDir, Volatile: volatile,
+				Dir: dir, Programs: programsDir, Volatile: volatile, Temporary: volatile,
 				Progress: func(step string) { fmt.Fprintln(os.Stderr, step) },
 			})
 			if err != nil {
@@ -70,6 +70,6 @@ command did.`,
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", stateDir+"/postgres", "where the server keeps its data")
-	cmd.Flags().BoolVar(&volatile, "volatile", false, "do not wait for the disk: faster, but a crash of the machine loses the data")
+	cmd.Flags().BoolVar(&volatile, "volatile", false, "do not wait for the disk, and remove the data in the end")
 	return cmd
 }

@@ -62,6 +62,9 @@ type ServerOptions struct {
 	// destroy the data, one of the server lose its last second. For tests.
 	Volatile bool
 
+	// Temporary removes the data when the server stops.
+	Temporary bool
+
 	// Progress is told, in a sentence, what takes long. May be nil.
 	Progress func(string)
 
@@ -75,6 +78,7 @@ type Server struct {
 	dir    string
 	socket string // the socket's directory
 	lock   *os.File
+	remove string // the data, where it is temporary
 
 	process *os.Process
 	exited  <-chan error // gets how the postmaster ended, and is closed then
@@ -103,6 +107,9 @@ func StartServer(ctx context.Context, o ServerOptions) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{dir: o.Dir, lock: lock}
+	if o.Temporary {
+		s.remove = dataDir(o.Dir)
+	}
 	if err := s.start(ctx, o); err != nil {
 		return nil, errors.Join(err, s.unlock())
 	}
@@ -141,7 +148,11 @@ func (s *Server) EnsureDatabase(ctx context.Context, name string) error {
 // may be called more than once.
 func (s *Server) Stop() error {
 	s.stop.Do(func() {
-		s.stopErr = errors.Join(s.shutdown(), s.unlock())
+		s.stopErr = s.shutdown()
+		if s.stopErr == nil {
+			s.stopErr = os.RemoveAll(s.remove) // which removes nothing where it is empty
+		}
+		s.stopErr = errors.Join(s.stopErr, s.unlock())
 	})
 	return s.stopErr
 }
@@ -177,9 +188,12 @@ func (o ServerOptions) complete() (ServerOptions, error) {
 	return o, nil
 }
 
+// dataDir returns the data directory of the server of dir.
+func dataDir(dir string) string { return filepath.Join(dir, "data") }
+
 // start does all of StartServer that needs the lock.
 func (s *Server) start(ctx context.Context, o ServerOptions) error {
-	data := filepath.Join(s.dir, "data")
+	data := dataDir(s.dir)
 	major, err := dataVersion(data)
 	if err != nil {
 		return err

@@ -180,6 +180,23 @@ func canonical(t *testing.T, dir string) string {
 	return dir
 }
 
+func TestServerTemporary(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for range 2 { // the second time in the directory that the first left
+		s := startWith(t, ServerOptions{Dir: dir, Programs: testPrograms(), Volatile: true, Temporary: true})
+		if err := s.EnsureDatabase(t.Context(), "kept"); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(dataDir(dir)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the data is still there: %v", err)
+		}
+	}
+}
+
 func TestServerKeepsData(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "made", "on the way")

@@ -88,7 +88,7 @@ func DatabaseURL(t testing.TB) string {
 	name := "test_" + strings.ToLower(rand.Text())
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if _, err := running.pool.Exec(ctx, `CREATE DATABASE `+name+` TEMPLATE `+template); err != nil {
+	if _, err := running.pool.Exec(ctx, `CREATE DATABASE `+name+` TEMPLATE `+template+copied(ctx)); err != nil {
 		t.Fatalf("create test database: %v", err)
 	}
 	t.Cleanup(func() {
@@ -100,6 +100,18 @@ func DatabaseURL(t testing.TB) string {
 	})
 	u.Path = "/" + name
 	return u.String()
+}
+
+// copied returns how CREATE DATABASE is to copy the template: file by file, which
+// is five times as fast as through the log where nothing is synced, and the only
+// way PostgreSQL 14 knows.
+func copied(ctx context.Context) string {
+	var version int
+	err := running.pool.QueryRow(ctx, `SELECT current_setting('server_version_num')::int`).Scan(&version)
+	if err != nil || version < 15_00_00 {
+		return ""
+	}
+	return ` STRATEGY file_copy`
 }
 
 // Database returns a pool on a new, empty database with our schema, for tests
