@@ -156,10 +156,12 @@ func (e *ProviderEvent) read(body []byte, now time.Time) error {
 		Data map[string]json.RawMessage `json:"data"`
 	}
 	// Data of another shape leaves the rest readable.
-	if err := json.Unmarshal(body, &envelope); err != nil && !isShape(err) || envelope.Type == "" || len(envelope.Type) > maxHookType {
+	if err := json.Unmarshal(body, &envelope); err != nil && !isShape(err) || len(envelope.Type) > maxHookType {
 		return ErrUnreadable
 	}
-	e.Type = clean(envelope.Type)
+	if e.Type = clean(envelope.Type); e.Type == "" {
+		return ErrUnreadable
+	}
 	// An event without a time happened when we heard of it; none happened later.
 	if json.Unmarshal(envelope.At, &e.At) != nil || e.At.IsZero() || e.At.After(now) {
 		e.At = now

@@ -241,6 +241,7 @@ func TestReadEvents(t *testing.T) {
 // FuzzOpen looks for signed bodies that break the reading, or what is stored.
 func FuzzOpen(f *testing.F) {
 	f.Add(plainEvent)
+	f.Add("{\"type\":\"\x7f\"}")
 	f.Add(`{"type":"email.bounced","data":{"bounce":{"diagnosticCode":["\u0000"]},"tags":[{"name":1}]}}`)
 	parsed, err := ParseHookSecrets(secretOf("a"))
 	if err != nil {
