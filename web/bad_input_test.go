@@ -388,9 +388,9 @@ func TestGoodInput(t *testing.T) {
 	}
 }
 
-// TestSameAddressInOtherForms: however an address is written, it is invited
+// Case 8: however an address is written, it is invited
 // once.
-func TestSameAddressInOtherForms(t *testing.T) {
+func TestCase8(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	for i, email := range []string{"ann@bücher.example", "ANN@BÜCHER.example", "ann@xn--bcher-kva.example", " ann@bu\u0308cher.EXAMPLE"} {

@@ -264,3 +264,46 @@ func TestHeldPage(t *testing.T) {
 		t.Errorf("the invitation is %s", s.state(inv))
 	}
 }
+
+// W1: a client user is somebody new, by name and address, or somebody picked
+// from another workspace.
+func TestW1(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	users := "/v1/workspaces/" + s.workspace.ID.String() + "/client-users"
+	invited := s.want(post("/v1/invitations", invitationJSON(s.tenant, map[string]any{"full_name": "Ann Okafor", "email": "ann@client.example"})), 201)
+	s.api(s.tenant, post("/v1/invitations", invitationJSON(s.tenant, map[string]any{"full_name": "", "email": "new@client.example"}))).wantProblem(t, 422, "name_missing")
+	s.browser().post(strings.TrimPrefix(invited.text(t, "link"), s.base)+"/accept", newAccountForm())
+	ann := s.items(users, "account_id")[0]
+
+	private := s.file("Ann Okafor - Private")
+	s.want(post("/v1/invitations", fmt.Sprintf(`{"kind":"existing_user","account_id":%q,"workspace_id":%q,"origin_workspace_id":%q}`, ann, private, s.workspace.ID)), 201)
+	if got := s.items("/v1/workspaces/"+private+"/client-users", "account_id"); !slices.Equal(got, []string{ann}) {
+		t.Errorf("client users are %q, want %s", got, ann)
+	}
+}
+
+// W4: a pending invitation's link is copied any number of times; it is the one
+// that was mailed, goes on working, and is nobody else's.
+func TestW4(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	mailed := s.want(post("/v1/invitations", invitationJSON(s.tenant, nil)), 201)
+	other := s.want(post("/v1/invitations", invitationJSON(s.tenant, map[string]any{"email": "bob@client.example"})), 201)
+	copyOf := func(r reply) string {
+		return s.want(post("/v1/invitations/"+r.text(t, "id")+"/link", ""), 200).text(t, "link")
+	}
+	for range 5 {
+		if got := copyOf(mailed); got != mailed.text(t, "link") {
+			t.Fatalf("copied %s, mailed %s", got, mailed.text(t, "link"))
+		}
+	}
+	if copyOf(other) == mailed.text(t, "link") {
+		t.Error("two people have one link")
+	}
+	if got := s.items("/v1/workspaces/"+s.workspace.ID.String()+"/client-users", "state"); !slices.Equal(got, []string{"pending", "pending"}) {
+		t.Errorf("client users are %q", got)
+	}
+	s.browser().post(strings.TrimPrefix(mailed.text(t, "link"), s.base)+"/accept", newAccountForm())
+	s.api(s.tenant, post("/v1/invitations/"+mailed.text(t, "id")+"/link", "")).wantProblem(t, 409, "already_accepted")
+}

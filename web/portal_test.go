@@ -1,6 +1,7 @@
 package web
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -314,7 +315,47 @@ func TestDecline(t *testing.T) {
 	}
 }
 
-func TestExpiredAndRenewed(t *testing.T) {
+// Case 4: of the sweep and somebody who accepts at the very moment of expiry one
+// wins, and the other sees what it was.
+func TestCase4(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for round := range 12 {
+		s.ahead.Store(0)
+		inv := s.invite(s.tenant, fmt.Sprintf("ann%d@client.example", round))
+		path := "/i/" + s.token(inv)
+		s.ahead.Store(int64(time.Until(inv.ExpiresAt)) - int64(10*time.Millisecond))
+		swept := make(chan error, 1)
+		go func() {
+			var err error
+			for until := time.Now().Add(20 * time.Millisecond); err == nil && time.Now().Before(until); {
+				_, err = s.roster.ExpireInvitations(t.Context(), 10)
+			}
+			swept <- err
+		}()
+		page := s.browser().post(path+"/accept", newAccountForm())
+		if err := <-swept; err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.roster.ExpireInvitations(t.Context(), 10); err != nil {
+			t.Fatal(err)
+		}
+		switch state := s.state(inv); {
+		case state == "accepted" && page.StatusCode < 400 && s.members(inv) == 1:
+		case state == "expired" && page.StatusCode == 410 && s.members(inv) == 0:
+		default:
+			t.Errorf("state %s, answer %d, %d members", state, page.StatusCode, s.members(inv))
+		}
+		events := read[int](s, `SELECT count(*) FROM event WHERE type IN ('invitation.accepted', 'invitation.expired') AND subject_id = $1`, inv.ID)
+		if events != 1 {
+			t.Errorf("%d decisions", events)
+		}
+	}
+}
+
+// Case 3: who accepts or declines a moment too late is told so, and can ask for a
+// new link.
+func TestCase3(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	inv := s.invite(s.tenant, "ann@client.example")

@@ -93,8 +93,10 @@ func (r *Resend) Send(ctx context.Context, d Dispatch) (Receipt, error) {
 	// The library would encode the mails anew.
 	req.Header.Set("Content-Type", "application/json")
 	req.ContentLength = int64(len(d.Body))
-	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(d.Body)), nil }
-	req.Body, _ = req.GetBody()
+	// Without GetBody: with it, the transport takes the key as leave to post again
+	// by itself where a connection broke, and what became of the first time would
+	// not be told.
+	req.Body = io.NopCloser(bytes.NewReader(d.Body))
 
 	_, err = r.client.Perform(req, nil) //nolint:bodyclose // keepReply read and closed it
 	switch {

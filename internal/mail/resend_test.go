@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -302,6 +303,38 @@ func TestResendUnreachable(t *testing.T) {
 	for _, base := range []string{gone.URL, "http://nobody.invalid"} {
 		receipt, err := testResend(t, testKey, base).Send(t.Context(), testDispatch(t, "ann@client.dev"))
 		wantOutcome(t, receipt, err, Stopped, unreachablePause)
+	}
+}
+
+// TestResendGoesWhileItAnswers: a provider that took a request over a connection
+// that had served before, and was gone before its answer, leaves the outcome
+// unknown, though nobody listens any more.
+func TestResendGoesWhileItAnswers(t *testing.T) {
+	t.Parallel()
+	var requests atomic.Int64
+	var provider *httptest.Server
+	provider = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.ReadAll(r.Body); err != nil {
+			t.Error(err)
+		}
+		if requests.Add(1) == 1 {
+			_, _ = io.WriteString(w, `{"id":"1"}`)
+			return
+		}
+		if err := provider.Listener.Close(); err != nil {
+			t.Error(err)
+		}
+		panic(http.ErrAbortHandler) // which closes the connection
+	}))
+	t.Cleanup(provider.Close)
+	sender := testResend(t, testKey, provider.URL)
+	if _, err := sender.Send(t.Context(), testDispatch(t, "ann@client.dev")); err != nil {
+		t.Fatal(err)
+	}
+	receipt, err := sender.Send(t.Context(), testDispatch(t, "bea@client.dev"))
+	wantOutcome(t, receipt, err, unknown, 0)
+	if requests.Load() != 2 {
+		t.Errorf("%d requests", requests.Load())
 	}
 }
 
