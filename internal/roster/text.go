@@ -2,6 +2,7 @@ package roster
 
 import (
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -95,9 +96,17 @@ func zone(names ...string) *time.Location {
 		if name == "" {
 			continue
 		}
+		if location, ok := zones.Load(name); ok {
+			return location.(*time.Location)
+		}
 		if location, err := time.LoadLocation(name); err == nil {
+			zones.Store(name, location)
 			return location
 		}
 	}
 	return time.UTC
 }
+
+// zones are those that were asked for, by name: there are only so many, and
+// each takes a file to read.
+var zones sync.Map
