@@ -586,6 +586,9 @@ func (i homeItem) Workspace() string {
 	return i.Workspaces[0].Name
 }
 
+// StandardVisibility is what is suggested of access that is asked for.
+func (homeItem) StandardVisibility() roster.Visibility { return roster.VisibilityStandard }
+
 // Unread tells whether its person has not read it yet.
 func (i homeItem) Unread() bool { return i.View == roster.ViewUnread }
 
@@ -621,6 +624,8 @@ type homeDone string
 const (
 	doneApproved homeDone = "approved"
 	doneDeclined homeDone = "declined"
+	doneGranted  homeDone = "granted"
+	doneDenied   homeDone = "denied"
 	doneOver     homeDone = "over"    // it was decided otherwise or withdrawn
 	doneExpired  homeDone = "expired" // its time was over
 	doneWaiting  homeDone = "waiting" // nobody stands behind it at the moment
@@ -629,7 +634,7 @@ const (
 )
 
 // homeDones lists them all.
-var homeDones = []homeDone{doneApproved, doneDeclined, doneOver, doneExpired, doneWaiting, doneSaved, donePassword}
+var homeDones = []homeDone{doneApproved, doneDeclined, doneGranted, doneDenied, doneOver, doneExpired, doneWaiting, doneSaved, donePassword}
 
 // Known tells whether there is something to say.
 func (d homeDone) Known() bool { return slices.Contains(homeDones, d) }

@@ -288,7 +288,7 @@ func TestPlans(t *testing.T) {
 		{"log in by address", "account_email", func() error { return noAccess(b.LogIn(ctx, app, "person20@example.org", goodPassword)) }},
 		{"log in by username", "account_username", func() error { return noAccess(b.LogIn(ctx, app, "person20", goodPassword)) }},
 		{"ask for a password", "message_subject_id_purpose_key", func() error {
-			return b.AskPassword(ctx, app, "person20@example.org", inv.ID, noKey)
+			return b.AskPassword(ctx, app, "person20@example.org", roster.Destination{InvitationID: inv.ID}, noKey)
 		}},
 		{"set a password", "session_account", func() error {
 			id := rostertest.Value[uuid.UUID](t, b, `SELECT message.id FROM account JOIN message ON message.subject_id = account.id AND message.kind = 'password'
@@ -346,7 +346,7 @@ func TestPlans(t *testing.T) {
 			_, _, err := b.AddRecord(ctx, app, actor, "programme", "new", noKey)
 			return err
 		}},
-		{"records", "record_account", func() error { _, err := b.Records(ctx, app, actor, uuid.Nil, 20); return err }},
+		{"records", "record_account", func() error { _, err := b.Records(ctx, app, uuid.Nil, actor, uuid.Nil, 20); return err }},
 		{"client users", "membership_", func() error {
 			_, err := b.ClientUsers(ctx, app, b.Workspace.ID, uuid.Nil, 20)
 			return err
