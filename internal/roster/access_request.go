@@ -200,10 +200,10 @@ func (q AccessRequest) stands() *Error {
 		Revoked:   "Access was given, and has ended.",
 	}
 	kind, code := Conflict, "already_"+string(q.State)
-	switch q.State {
-	case Expired:
+	if q.State == Expired {
 		kind, code = Gone, "expired"
-	case Pending, OnHold:
+	}
+	if q.State == Pending || q.State == OnHold {
 		code = "still_open"
 	}
 	err := errorf(kind, code, "%s", messages[q.State])

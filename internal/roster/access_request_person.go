@@ -173,11 +173,16 @@ func blocksOf(ctx context.Context, tx pgx.Tx, mails []Mail) (map[uuid.UUID]strin
 	if err != nil {
 		return nil, fmt.Errorf("read addresses of %d mails: %w", len(mails), err)
 	}
-	blocks := map[uuid.UUID]string{}
-	var id uuid.UUID
-	var block string
-	if _, err := pgx.ForEachRow(rows, []any{&id, &block}, func() error { blocks[id] = block; return nil }); err != nil {
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
+		ID    uuid.UUID
+		Block string
+	}])
+	if err != nil {
 		return nil, fmt.Errorf("read addresses of %d mails: %w", len(mails), err)
+	}
+	blocks := map[uuid.UUID]string{}
+	for _, f := range found {
+		blocks[f.ID] = f.Block
 	}
 	return blocks, nil
 }
