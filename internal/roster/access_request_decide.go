@@ -711,3 +711,32 @@ func (r *Roster) mailRequestAgain(ctx context.Context, tx pgx.Tx, job RetryMail,
 	m.Purpose, m.Args.Retry = purposeInstead(job.MessageID), job.Retry
 	return true, r.ask(ctx, tx, now, m)
 }
+
+// unholdRequests mails the access requests that were held for an address's sake.
+func (r *Roster) unholdRequests(ctx context.Context, tx pgx.Tx, app uuid.UUID, key string, now time.Time) error {
+	rows, err := tx.Query(ctx, `
+		SELECT id FROM access_request WHERE app_id = $1 AND email_key = $2 AND state = 'on_hold' AND expires_at > $3
+		ORDER BY id LIMIT $4 FOR UPDATE`, app, key, now, maxUnheld)
+	if err != nil {
+		return fmt.Errorf("find access requests on hold: %w", err)
+	}
+	held, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return fmt.Errorf("find access requests on hold: %w", err)
+	}
+	for _, id := range held { // few: a company has at most one
+		q, err := collectRequest(tx.Query(ctx, `
+			UPDATE access_request SET state = 'pending', sends = sends + 1, message_id = $2, queued_at = $3
+			WHERE id = $1 RETURNING `+requestColumns, id, newID(), now))
+		if err != nil {
+			return fmt.Errorf("mail access request %s again: %w", id, err)
+		}
+		if _, err := q.record(ctx, tx, now, uuid.Nil, EventRequestResent); err != nil {
+			return err
+		}
+		if err := r.mailRequest(ctx, tx, &q, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
