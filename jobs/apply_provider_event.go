@@ -32,18 +32,18 @@ func (w *Worker) apply(ctx context.Context, tx pgx.Tx, event string) (output str
 	if a.Then == mail.Alarm {
 		w.Log.Error("A mail could not be delivered for a reason of its own.", "message_id", a.MessageID, "reason", a.Code) // the mail server's words may name people
 	}
-	if !roster.Invites(a.Kind) {
+	if !roster.Asks(a.Kind) {
 		return output, nil // news of what is already to be seen is not worth a second mail
 	}
 	switch a.Then {
 	case mail.Nothing, mail.Alarm:
 	case mail.Hold:
-		held, err := w.Roster.In(tx).HoldInvitation(ctx, roster.Mail{ID: a.MessageID, AppID: a.AppID, SubjectID: a.SubjectID, EmailKey: a.EmailKey}, a.Code)
+		held, err := w.Roster.In(tx).Hold(ctx, roster.Mail{Kind: a.Kind, ID: a.MessageID, AppID: a.AppID, SubjectID: a.SubjectID, EmailKey: a.EmailKey}, a.Code)
 		if err != nil {
 			return "", err
 		}
 		if held {
-			output += ": invitation held"
+			output += ": held"
 		}
 	case mail.TryAgain, mail.TryAgainByQuota:
 		if err := w.enqueue(ctx, tx, river.InsertManyParams{

@@ -92,10 +92,10 @@ func (w *Worker) composeDispatch(ctx context.Context, lane roster.Lane) (more bo
 			case l.Block != "":
 				reason := roster.ReasonOf(l.Block)
 				drops = append(drops, mail.Drop{ID: m.ID, State: mail.Suppressed, Reason: reason})
-				if !roster.Invites(m.Kind) {
+				if !roster.Asks(m.Kind) {
 					continue
 				}
-				if _, err := w.Roster.In(tx).HoldInvitation(ctx, mailOf(m), reason); err != nil {
+				if _, err := w.Roster.In(tx).Hold(ctx, mailOf(m), reason); err != nil {
 					return err
 				}
 				continue

@@ -107,6 +107,7 @@ var schedule = []struct {
 	{"compose_interactive", "* * * * *", roster.ComposeMail{Lane: roster.Interactive}},
 	{"compose_bulk", "* * * * *", roster.ComposeMail{Lane: roster.Bulk}},
 	{"expire_invitations", "* * * * *", roster.ExpireInvitations{}},
+	{"expire_requests", "* * * * *", roster.ExpireRequests{}},
 	{"reconcile_mail", "*/10 * * * *", mail.ReconcileMail{}},
 	{"wake_webhooks", "* * * * *", roster.WakeWebhooks{}},
 	{"watch_webhooks", "*/10 * * * *", mail.WatchWebhooks{}},
@@ -134,6 +135,7 @@ func NewClient(pool *pgxpool.Pool, w *Worker, logger *slog.Logger) (*river.Clien
 	river.AddWorker(workers, &composeMail{Worker: w})
 	river.AddWorker(workers, &sendDispatch{Worker: w})
 	river.AddWorker(workers, &expireInvitations{Worker: w})
+	river.AddWorker(workers, &expireRequests{Worker: w})
 	river.AddWorker(workers, &notifyWorkspace{Worker: w})
 	river.AddWorker(workers, &applyProviderEvent{Worker: w})
 	river.AddWorker(workers, &retryMail{Worker: w})

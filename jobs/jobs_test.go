@@ -544,7 +544,7 @@ func TestClientWorksEveryKind(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.eventually("every kind of job was completed", `
-		SELECT count(DISTINCT (kind, queue)) = 13 AND bool_and(state = 'completed') FROM river_job`)
+		SELECT count(DISTINCT (kind, queue)) = 14 AND bool_and(state = 'completed') FROM river_job`)
 	if state := value[string](w, `SELECT state FROM invitation WHERE id = $1`, gone.ID); state != "expired" {
 		t.Errorf("the invitation that is over is %s", state)
 	}

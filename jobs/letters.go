@@ -24,17 +24,25 @@ func (w *Worker) write(m mail.Message, l roster.Letter) (d mail.Draft, err error
 			d.Content, err = mail.RenderInvitation(letter)
 		}
 	case l.News != nil:
-		app, email = l.News.App, l.News.Inviter.Email
+		app, email = l.News.App, l.News.Inviter.MailTo()
 		d.Content, err = mail.RenderNews(newsLetter(*l.News))
 	case l.Notice != nil:
-		app, email = l.Notice.App, l.Notice.Account.Email
+		app, email = l.Notice.App, l.Notice.Account.MailTo()
 		d.Content, err = mail.RenderWorkspaces(mail.WorkspacesLetter{
 			Brand: brand(app), Locale: locale.Match(l.Notice.Account.Locale, app.Locale), RecipientName: l.Notice.Account.FullName,
 			Names: l.Notice.Workspaces, AppURL: app.URL,
 		})
 	case l.Password != nil:
-		app, email = l.Password.App, l.Password.Account.Email
+		app, email = l.Password.App, l.Password.Account.MailTo()
 		d.Content, err = mail.RenderPassword(w.passwordLetter(m, *l.Password))
+	case l.Request != nil:
+		app, email = l.Request.App, l.Request.Email
+		if m.Kind == roster.MailAuthorized {
+			email = l.To
+			d.Content, err = mail.RenderAuthorized(w.authorizedLetter(*l.Request))
+		} else {
+			d.Content, err = mail.RenderRequest(w.requestLetter(m, *l.Request))
+		}
 	}
 	if err != nil {
 		return d, fmt.Errorf("write message %s: %w", m.ID, err)
@@ -77,7 +85,24 @@ func (w *Worker) passwordLetter(m mail.Message, p roster.PasswordLetter) mail.Pa
 		Brand: brand(p.App), Locale: locale.Match(p.Account.Locale, p.App.Locale), RecipientName: p.Account.FullName,
 		Username: p.Account.Username, First: !p.HasPassword,
 		Link:      w.URL.JoinPath("password", w.Keys.Token(roster.PurposePassword, roster.Ticket{ID: m.ID, Version: p.Version})).String(),
-		ExpiresAt: p.ExpiresAt, Zone: p.Zone,
+		ExpiresAt: p.ExpiresAt, Zone: p.Zone, MakerName: p.MakerName, CompanyName: p.CompanyName,
+	}
+}
+
+func (w *Worker) requestLetter(m mail.Message, v roster.RequestView) mail.RequestLetter {
+	return mail.RequestLetter{
+		Brand: brand(v.App), Locale: locale.Match(v.Locale, v.App.Locale), RecipientName: v.FullName,
+		RequesterName: v.RequesterName, CompanyName: v.CompanyName, Note: v.Note,
+		Link:      w.URL.JoinPath("r", w.Keys.Token(roster.PurposeRequest, v.Ticket())).String(),
+		StopLink:  w.URL.JoinPath("u", w.Keys.Token(roster.PurposeUnsubscribe, roster.UnsubscribeTicket(m.ID))).String(),
+		ExpiresAt: v.ExpiresAt, Zone: v.Zone, Again: v.Sends > 1,
+	}
+}
+
+func (w *Worker) authorizedLetter(v roster.RequestView) mail.AuthorizedLetter {
+	return mail.AuthorizedLetter{
+		Brand: brand(v.App), Locale: locale.Match(v.Locale, v.App.Locale), RecipientName: v.FullName, CompanyName: v.CompanyName,
+		Link: w.URL.JoinPath("r", w.Keys.Token(roster.PurposeRequest, v.Ticket())).String(), At: *v.DecidedAt, Zone: v.Zone,
 	}
 }
 
@@ -85,7 +110,7 @@ func newsLetter(news roster.News) mail.NewsLetter {
 	lines := make([]mail.NewsLine, len(news.Lines))
 	for i, line := range news.Lines {
 		lines[i] = mail.NewsLine{
-			Kind:       strings.TrimPrefix(line.Type, "invitation."),
+			Kind:       newsKind(line.Type),
 			PersonName: line.PersonName, Email: line.Email, WorkspaceName: line.WorkspaceName, At: line.At,
 		}
 		switch {
@@ -100,6 +125,14 @@ func newsLetter(news roster.News) mail.NewsLetter {
 		Brand: brand(news.App), Locale: locale.Match(news.Inviter.Locale, news.App.Locale),
 		RecipientName: news.Inviter.FullName, Zone: news.Zone, Lines: lines, AppURL: news.App.URL,
 	}
+}
+
+// newsKind is the kind of news that an event is: "accepted", "request_granted".
+func newsKind(eventType string) string {
+	if kind, ok := strings.CutPrefix(eventType, "access_request."); ok {
+		return "request_" + kind
+	}
+	return strings.TrimPrefix(eventType, "invitation.")
 }
 
 // orphanNews are the kinds of news about invitations whose inviter may no longer

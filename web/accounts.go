@@ -16,7 +16,7 @@ func (s *Server) accountRoutes() {
 	register(s, huma.Operation{
 		OperationID: "create-account", Method: http.MethodPost, Path: "/v1/accounts", Tags: []string{tagAccounts},
 		DefaultStatus: http.StatusCreated, Errors: []int{409}, Summary: "Add an account for a person your app knows",
-		Description: "Nobody is written to. An address that has an account gets 409 `email_in_use`, a username that somebody has 409 `username_taken`.",
+		Description: "Nobody is written to. An address that has an account gets 409 `email_in_use`, for a client with the three `options` there are; an address of a professional 409 `email_of_professional`, and a username that somebody has 409 `username_taken`.",
 	}, s.createAccount)
 	register(s, huma.Operation{
 		OperationID: "list-accounts", Method: http.MethodGet, Path: "/v1/accounts", Tags: []string{tagAccounts},
@@ -74,7 +74,8 @@ func (s *Server) accountRoutes() {
 	}, s.addRecord)
 	register(s, huma.Operation{
 		OperationID: "list-records", Method: http.MethodGet, Path: "/v1/accounts/{id}/records", Tags: []string{tagAccounts},
-		Summary: "List what your app keeps for a person", Errors: []int{404},
+		Summary: "List what your app keeps for a person", Errors: []int{403, 404},
+		Description: "With `Usher-Actor`, as far as that person may see it: their own, or, for professionals, those of clients who gave their company access. Without, all of it, for your app itself.",
 	}, s.listRecords)
 	register(s, huma.Operation{
 		OperationID: "remove-record", Method: http.MethodDelete, Path: "/v1/records/{id}", Tags: []string{tagAccounts},
@@ -92,7 +93,7 @@ type accountBody struct {
 	Kind            string    `json:"kind" enum:"professional,client"`
 	Status          string    `json:"status" enum:"invited,active,temporary,merged,archived"`
 	FullName        string    `json:"full_name"`
-	Email           string    `json:"email" doc:"As typed."`
+	Email           string    `json:"email,omitempty" doc:"As typed. Missing: the person has none of their own."`
 	Username        string    `json:"username,omitempty" doc:"Another name to log in by, in small letters. Missing: none."`
 	SecondaryEmails []string  `json:"secondary_emails,omitempty" doc:"As typed. Nobody logs in by them."`
 	Locale          string    `json:"locale,omitempty" doc:"Missing: the app's."`
@@ -114,7 +115,7 @@ func (s *Server) createAccount(ctx context.Context, in *struct {
 	Body    struct {
 		Kind            string   `json:"kind" enum:"professional,client"`
 		FullName        string   `json:"full_name" maxLength:"120" example:"Bea Example"`
-		Email           string   `json:"email" maxLength:"320" doc:"The address the person logs in by." example:"bea@example.org"`
+		Email           string   `json:"email,omitempty" maxLength:"320" doc:"The address the person logs in by. A client may have none." example:"bea@example.org"`
 		Username        string   `json:"username,omitempty" maxLength:"64" doc:"2 to 64 letters from a to z, digits, dots, hyphens, underscores or plus signs; capitals become small." example:"bea.example"`
 		SecondaryEmails []string `json:"secondary_emails,omitempty" maxItems:"10" doc:"Further addresses of the person. Nobody logs in by them."`
 		Locale          string   `json:"locale,omitempty" maxLength:"35" example:"fr"`
@@ -126,6 +127,9 @@ func (s *Server) createAccount(ctx context.Context, in *struct {
 		Kind: in.Body.Kind, FullName: in.Body.FullName, Email: in.Body.Email, Locale: in.Body.Locale, TimeZone: in.Body.TimeZone,
 		Username: in.Body.Username, SecondaryEmails: in.Body.SecondaryEmails,
 	}, in.key(ctx, "", in.RawBody))
+	if in.Body.Kind == roster.Client {
+		err = offerOptions(err, in.Body.Email, in.Body.FullName)
+	}
 	return &created[accountBody]{http.StatusCreated, newAccountBody(account)}, err
 }
 
@@ -260,8 +264,9 @@ func (s *Server) addRecord(ctx context.Context, in *struct {
 func (s *Server) listRecords(ctx context.Context, in *struct {
 	Subject
 	Paged
+	Actor string `header:"Usher-Actor" format:"uuid" doc:"Who looks. Missing: the app itself, which sees all."`
 },
 ) (*ok[list[recordBody]], error) {
-	rows, err := s.Roster.Records(ctx, requestOf(ctx).app, id(in.ID), id(in.After), in.Limit+1)
+	rows, err := s.Roster.Records(ctx, requestOf(ctx).app, id(in.Actor), id(in.ID), id(in.After), in.Limit+1)
 	return &ok[list[recordBody]]{listOf(rows, in.Limit, func(r roster.Record) uuid.UUID { return r.ID }, newRecordBody)}, err
 }

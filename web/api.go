@@ -42,6 +42,7 @@ func (s *Server) apiRoutes() {
 	config.Tags = []*huma.Tag{
 		{Name: tagInvitations, Description: "Invitations ask a person to join a workspace."},
 		{Name: tagOwnPages, Description: "Your app can show its own pages instead of Usher's: each of their steps is here. Set `accept_url` in your policy, and invitations' links lead there, with `?token=`."},
+		{Name: tagAccess, Description: "What to do about a client's address that has an account: ask its holder, make another, or both."},
 		{Name: tagInbox, Description: "What awaits a person, and what they did with it."},
 		{Name: tagMail, Description: "What happened to each mail, and the addresses that get none."},
 		{Name: tagAccounts, Description: "People your app knows, and what it keeps for them."},
@@ -57,6 +58,7 @@ func (s *Server) apiRoutes() {
 
 	s.invitationRoutes()
 	s.memberRoutes()
+	s.accessRequestRoutes()
 	s.notificationRoutes()
 	s.sessionRoutes()
 	s.mailRoutes()
@@ -71,6 +73,7 @@ func (s *Server) apiRoutes() {
 const (
 	tagInvitations = "Invitations"
 	tagInbox       = "Inbox"
+	tagAccess      = "Access requests"
 	tagOwnPages    = "Pages of your own"
 	tagMail        = "Mail"
 	tagAccounts    = "Accounts"

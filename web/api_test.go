@@ -79,6 +79,15 @@ func TestEveryOperation(t *testing.T) {
 	wanted := func() int { // the events that the endpoint wants
 		return read[int](s, `SELECT count(*) FROM event WHERE app_id = $1 AND type IN ('invitation.created', 'invitation.link_copied')`, s.app.ID)
 	}
+	var request string // an access request's id
+	actors := map[string]string{}
+	// asksFor makes a request for the account of a new client, who decides it.
+	asksFor := func(email string, actorOf string) string {
+		client := s.person("client", "Ann Client", email)
+		q := s.want(post("/v1/access-requests", fmt.Sprintf(`{"option":"request","email":%q,"full_name":"Ann Client","company_id":%q}`, email, s.company.ID)), 201).text(t, "id")
+		actors[actorOf] = client
+		return q
+	}
 	token, pro := "", ""
 	own := func(fields map[string]string) string {
 		if token == "" {
@@ -161,6 +170,52 @@ func TestEveryOperation(t *testing.T) {
 				t.Errorf("records are %s", r.body)
 			}
 		}},
+		{"check-address", func() (string, string) {
+			s.exec(`INSERT INTO company_member (app_id, company_id, account_id, role, created_at) VALUES ($1, $2, $3, 'member', now()) ON CONFLICT DO NOTHING`, s.app.ID, s.company.ID, s.actor.ID)
+			s.person("client", "Ann Client", "access@client.example")
+			return "/v1/access-requests/check", fmt.Sprintf(`{"email":"access@client.example","company_id":%q}`, s.company.ID)
+		}, 200, func(r reply) {
+			if strings.Count(r.body, `"path":"/v1/access-requests"`) != 3 {
+				t.Errorf("the options are %s", r.body)
+			}
+		}},
+		{"create-access-request", func() (string, string) {
+			return "/v1/access-requests", fmt.Sprintf(`{"option":"request_with_temporary","email":"access@client.example","full_name":"Ann Client","company_id":%q}`, s.company.ID)
+		}, 201, func(r reply) { request = r.text(t, "id") }},
+		{"get-access-request", func() (string, string) { return "/v1/access-requests/" + request, "" }, 200, nil},
+		{"list-access-requests", func() (string, string) { return "/v1/access-requests?state=pending", "" }, 200, func(r reply) {
+			if !strings.Contains(r.body, request) {
+				t.Errorf("requests are %s", r.body)
+			}
+		}},
+		{"resend-access-request", func() (string, string) {
+			s.pass(time.Hour)
+			return "/v1/access-requests/" + request + "/resend", ""
+		}, 200, nil},
+		{"correct-access-request-address", func() (string, string) {
+			s.person("client", "Anna Client", "other@client.example")
+			return "/v1/access-requests/" + request + "/correct-address", `{"email":"other@client.example"}`
+		}, 200, nil},
+		{"authorize-access-request", func() (string, string) {
+			return "/v1/access-requests/" + request + "/authorize", `{"operator":"Sam","statement":"I agree.","reference":"4711"}`
+		}, 200, func(r reply) {
+			if r.text(t, "state") != "granted" || !strings.Contains(r.body, `"operator":"Sam"`) {
+				t.Errorf("authorized is %s", r.body)
+			}
+		}},
+		{"revoke-access-request", func() (string, string) {
+			actors["revoke-access-request"] = s.want(get("/v1/access-requests/"+request), 200).text(t, "account_id")
+			return "/v1/access-requests/" + request + "/revoke", ""
+		}, 200, nil},
+		{"approve-access-request", func() (string, string) {
+			return "/v1/access-requests/" + asksFor("approve@client.example", "approve-access-request") + "/approve", `{"visibility":"basic"}`
+		}, 200, nil},
+		{"deny-access-request", func() (string, string) {
+			return "/v1/access-requests/" + asksFor("deny@client.example", "deny-access-request") + "/deny", `{"reported":true}`
+		}, 200, nil},
+		{"cancel-access-request", func() (string, string) {
+			return "/v1/access-requests/" + asksFor("cancel@client.example", "") + "/cancel", ""
+		}, 200, nil},
 		{"get-company", func() (string, string) { return "/v1/companies/" + company, "" }, 200, nil},
 		{"list-companies", func() (string, string) { return "/v1/companies?limit=200", "" }, 200, func(r reply) {
 			if !strings.Contains(r.body, company) {
@@ -308,7 +363,7 @@ func TestEveryOperation(t *testing.T) {
 			}
 		}},
 		{"approve-notification", func() (string, string) { return "/v1/notifications/" + item + "/approve", "" }, 200, func(r reply) {
-			if r.text(t, "state") != "accepted" || r.text(t, "account_id") != account {
+			if !strings.Contains(r.body, `"state":"accepted"`) || !strings.Contains(r.body, `"account_id":"`+account) {
 				t.Errorf("invitation is %s", r.body)
 			}
 		}},
@@ -320,7 +375,7 @@ func TestEveryOperation(t *testing.T) {
 			item = s.inbox(account, "action=open")[0].ID
 			return "/v1/notifications/" + item + "/decline", ""
 		}, 200, func(r reply) {
-			if r.text(t, "state") != "declined" {
+			if !strings.Contains(r.body, `"state":"declined"`) {
 				t.Errorf("invitation is %s", r.body)
 			}
 		}},
@@ -513,8 +568,11 @@ func TestEveryOperation(t *testing.T) {
 		delete(todo, step.op)
 		path, body := step.call()
 		c := call{method: op.Method, path: path, body: body, header: map[string]string{"Idempotency-Key": "key-of-" + step.op}}
-		if slices.Contains(op.Tags, tagInbox) {
+		if slices.Contains(op.Tags, tagInbox) || step.op == "list-records" {
 			c = itsOwner(c)
+		}
+		if actors[step.op] != "" {
+			c.header["Usher-Actor"] = actors[step.op]
 		}
 		r := s.api(s.tenant, c)
 		if r.StatusCode != step.status {
@@ -532,7 +590,7 @@ func TestEveryOperation(t *testing.T) {
 		if again.StatusCode != r.StatusCode || again.body != r.body {
 			t.Errorf("%s again: %d %s, want %d %s", step.op, again.StatusCode, again.body, r.StatusCode, r.body)
 		}
-		if body != "" && step.op != "create-invitations" { // whose rows have keys of their own: TestBatchAgain
+		if body != "" && op.RequestBody.Required && step.op != "create-invitations" { // whose rows have keys of their own: TestBatchAgain
 			c.body += " "
 			other := s.api(s.tenant, c)
 			other.wantProblem(t, 422, "idempotency_key_reused")
@@ -549,7 +607,7 @@ func TestEveryOperation(t *testing.T) {
 
 // readsOnly are the POSTs that change nothing: what they are asked does not
 // belong into an address.
-var readsOnly = []string{"open-invitation", "create-session"}
+var readsOnly = []string{"check-address", "open-invitation", "create-session"}
 
 // TestEveryPostTakesAKey reads in the document that every POST is repeatable.
 func TestEveryPostTakesAKey(t *testing.T) {

@@ -269,7 +269,8 @@ func TestBadInput(t *testing.T) {
 		{"header too large", with("X-Filler", strings.Repeat("x", 20_000)), 431, "headers_too_large"},
 
 		// Accounts, companies, workspaces.
-		{"account with a taken address", call{method: post, path: "/v1/accounts", body: `{"kind":"client","full_name":"M","email":"MARIE@kindred.example"}`}, 409, "email_in_use"},
+		{"account with a taken address", call{method: post, path: "/v1/accounts", body: `{"kind":"client","full_name":"M","email":"MARIE@kindred.example"}`}, 409, "email_of_professional"},
+		{"professional with a taken address", call{method: post, path: "/v1/accounts", body: `{"kind":"professional","full_name":"M","email":"MARIE@kindred.example"}`}, 409, "email_in_use"},
 		{"account of unknown kind", call{method: post, path: "/v1/accounts", body: `{"kind":"robot","full_name":"M","email":"m@client.example"}`}, 422, "validation_failed"},
 		{"account in no time zone", call{method: post, path: "/v1/accounts", body: `{"kind":"client","full_name":"M","email":"m@client.example","time_zone":"Mars/Base"}`}, 422, "time_zone_invalid"},
 		{"account in a file as time zone", call{method: post, path: "/v1/accounts", body: `{"kind":"client","full_name":"M","email":"m@client.example","time_zone":"../../etc/passwd"}`}, 422, "time_zone_invalid"},

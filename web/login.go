@@ -271,7 +271,7 @@ func (s *Server) askPasswordPage(c *fiber.Ctx) (view, error) {
 	}
 	identifier := ""
 	if v.account != nil {
-		identifier = v.account.Email
+		identifier = nameOfAccount(*v.account)
 	}
 	return s.askPasswordForm(c, v, ownPath(c.Query("next")), identifier), nil
 }
@@ -299,25 +299,27 @@ func (s *Server) askPassword(c *fiber.Ctx) (view, error) {
 	if !s.logIns.take(s.Roster.Now(), clientAddress(c)) {
 		return s.tooManyTries(c, s.accountFrame(c, v, "/password", "next", next), logInsTime), nil
 	}
-	if err := s.Roster.AskPassword(c.UserContext(), v.app.ID, identifier, s.invitationOf(next), roster.IdempotencyKey{}); err != nil {
+	if err := s.Roster.AskPassword(c.UserContext(), v.app.ID, identifier, s.destinationOf(next), roster.IdempotencyKey{}); err != nil {
 		return nil, err
 	}
 	<-answerAt
 	return messageView{frame: s.accountFrame(c, v, "/password", "next", next), Kind: messagePasswordAsked, Back: v.path("/login", "next", next)}, nil
 }
 
-// invitationOf is the invitation whose page next is; Nil: it is another.
-func (s *Server) invitationOf(next string) uuid.UUID {
+// destinationOf is the invitation or access request whose page next is.
+func (s *Server) destinationOf(next string) (d roster.Destination) {
 	path, _, _ := strings.Cut(next, "?")
-	token, ok := strings.CutPrefix(path, "/i/")
-	if !ok {
-		return uuid.Nil
+	if token, ok := strings.CutPrefix(path, "/i/"); ok {
+		if ticket, err := s.Keys.Open(roster.PurposeInvitation, token); err == nil {
+			d.InvitationID = ticket.ID
+		}
 	}
-	ticket, err := s.Keys.Open(roster.PurposeInvitation, token)
-	if err != nil {
-		return uuid.Nil
+	if token, ok := strings.CutPrefix(path, "/r/"); ok {
+		if ticket, err := s.Keys.Open(roster.PurposeRequest, token); err == nil {
+			d.RequestID = ticket.ID
+		}
 	}
-	return ticket.ID
+	return d
 }
 
 // openPasswordLink reads what the link in the address leads to. Where it does
@@ -393,11 +395,17 @@ func (s *Server) setPassword(c *fiber.Ctx) (view, error) {
 }
 
 // afterPassword is where a person goes on who set their password: to the
-// invitation they came from, if it can still be opened, or home.
+// invitation or the access request they came from, if it can still be opened, or
+// home.
 func (s *Server) afterPassword(c *fiber.Ctx, l roster.PasswordLink) string {
 	if l.InvitationID != nil {
 		if inv, err := s.Roster.Invitation(c.UserContext(), l.App.ID, *l.InvitationID); err == nil {
 			return "/i/" + s.Keys.Token(roster.PurposeInvitation, inv.Ticket())
+		}
+	}
+	if l.RequestID != nil {
+		if q, err := s.Roster.AccessRequest(c.UserContext(), l.App.ID, *l.RequestID); err == nil {
+			return "/r/" + s.Keys.Token(roster.PurposeRequest, q.Ticket())
 		}
 	}
 	return visitor{app: l.App}.path("/home", "done", string(donePassword))

@@ -51,14 +51,53 @@ func (s *Server) notificationRoutes() {
 			Subject
 			Person
 			Keyed
+			Body *struct {
+				Visibility string `json:"visibility,omitempty" enum:"basic,standard,full" doc:"Of access that is given: how much is seen. Missing: standard."`
+			}
 		},
-		) (*ok[invitationBody], error) {
-			inv, err := s.Roster.DecideNotification(ctx, requestOf(ctx).app, id(in.Actor), id(in.ID), accept, in.key(ctx, in.Actor, nil))
-			return &ok[invitationBody]{s.invitationBody(inv, false)}, err
+		) (*ok[decidedBody], error) {
+			var v roster.Visibility
+			if in.Body != nil {
+				v = roster.Visibility(in.Body.Visibility)
+			}
+			d, err := s.Roster.DecideNotification(ctx, requestOf(ctx).app, id(in.Actor), id(in.ID), accept, v, in.key(ctx, in.Actor, []byte(v)))
+			if err != nil {
+				return nil, err
+			}
+			return &ok[decidedBody]{s.decidedBody(d)}, nil
 		})
 	}
-	decide("approve", true, "Accept the invitation an item is about")
-	decide("decline", false, "Decline the invitation an item is about")
+	decide("approve", true, "Accept the invitation an item is about, or give the access it asks for")
+	decide("decline", false, "Decline the invitation an item is about, or refuse the access it asks for")
+}
+
+// decidedBody is what was decided: one of the two.
+type decidedBody struct {
+	Invitation *invitationBody `json:"invitation,omitempty"`
+	Request    *requestExcerpt `json:"access_request,omitempty"`
+}
+
+func (s *Server) decidedBody(d roster.Decided) (b decidedBody) {
+	if d.Invitation != nil {
+		inv := s.invitationBody(*d.Invitation, false)
+		b.Invitation = &inv
+	}
+	if q := d.Request; q != nil {
+		b.Request = &requestExcerpt{ID: q.ID.String(), State: string(q.State), ExpiresAt: &q.ExpiresAt, DecidedAt: q.DecidedAt, Visibility: string(q.Visibility)}
+	}
+	return b
+}
+
+// requestExcerpt is what the client sees of an access request.
+type requestExcerpt struct {
+	ID            string     `json:"id" format:"uuid"`
+	State         string     `json:"state" enum:"pending,on_hold,approved,granted,denied,expired,cancelled,revoked"`
+	RequesterName string     `json:"requester_name,omitempty"`
+	CompanyName   string     `json:"company_name,omitempty"`
+	Visibility    string     `json:"visibility,omitempty" enum:"basic,standard,full"`
+	Message       string     `json:"message,omitempty" doc:"The requester's own words, while it is open."`
+	ExpiresAt     *time.Time `json:"expires_at,omitempty"`
+	DecidedAt     *time.Time `json:"decided_at,omitempty"`
 }
 
 // Person is the part of an input that says whose inbox it is about.
@@ -69,11 +108,12 @@ type Person struct {
 // notificationBody is an item of an inbox in the API.
 type notificationBody struct {
 	ID         string             `json:"id" format:"uuid"`
-	Kind       string             `json:"kind" enum:"invitation,workspaces" doc:"invitation: somebody invites the person. workspaces: they were added to some."`
+	Kind       string             `json:"kind" enum:"invitation,workspaces,access_request" doc:"invitation: somebody invites the person. workspaces: they were added to some. access_request: a company asks for access to their account."`
 	View       string             `json:"view" enum:"unread,read,archived"`
 	Action     string             `json:"action" enum:"none,open,done,withdrawn,expired" doc:"What there is to decide: nothing ever, it is open, it was decided, it was taken back, or its time is over."`
 	Workspaces []namedWorkspace   `json:"workspaces"`
 	Invitation *invitationExcerpt `json:"invitation,omitempty" doc:"Of kind invitation."`
+	Request    *requestExcerpt    `json:"access_request,omitempty" doc:"Of kind access_request."`
 	CreatedAt  time.Time          `json:"created_at"`
 	ReadAt     *time.Time         `json:"read_at,omitempty"`
 	ArchivedAt *time.Time         `json:"archived_at,omitempty"`
@@ -108,6 +148,12 @@ func newNotificationBody(n roster.Notification) notificationBody {
 		b.Invitation = &invitationExcerpt{
 			ID: n.InvitationID.String(), Kind: n.InvitationKind, State: string(n.State), InviterName: n.InviterName,
 			CompanyName: n.CompanyName, Message: n.Note, ExpiresAt: n.ExpiresAt, DecidedAt: n.DecidedAt,
+		}
+	}
+	if n.RequestID != nil {
+		b.Request = &requestExcerpt{
+			ID: n.RequestID.String(), State: string(n.State), RequesterName: n.InviterName, CompanyName: n.CompanyName,
+			Message: n.Note, ExpiresAt: n.ExpiresAt, DecidedAt: n.DecidedAt,
 		}
 	}
 	return b
@@ -153,7 +199,7 @@ func (s *Server) archiveNotifications(ctx context.Context, in *struct {
 	Body    struct {
 		View   string    `json:"view,omitempty" enum:"unread,read" doc:"Only these."`
 		Action string    `json:"action,omitempty" enum:"none,open,done,withdrawn,expired" doc:"Only these."`
-		Kind   string    `json:"kind,omitempty" enum:"invitation,workspaces" doc:"Only these."`
+		Kind   string    `json:"kind,omitempty" enum:"invitation,workspaces,access_request" doc:"Only these."`
 		Before time.Time `json:"before,omitempty" doc:"Only those created before."`
 	}
 },

@@ -101,6 +101,10 @@ func newPages() (*pages, error) {
 		"place":       place,
 		"zoneRegions": locale.ZoneRegions,
 		"prose":       prose,
+
+		"visibilities": func() []roster.Visibility {
+			return []roster.Visibility{roster.VisibilityBasic, roster.VisibilityStandard, roster.VisibilityFull}
+		},
 	}).ParseFS(assets, "templates/layout.html")
 	if err != nil {
 		return nil, fmt.Errorf("load pages: %w", err)
@@ -330,6 +334,70 @@ type wrongAccountView struct {
 
 func (wrongAccountView) template() string { return "person/wrong_account.html" }
 
+// requestStage is where an access request stands, as its page tells it.
+type requestStage string
+
+// The stages, and what each shows besides the names.
+const (
+	stageOpen      requestStage = "open"      // the question, with everything but LogIn, Password, At
+	stageApproved  requestStage = "approved"  // a yes that waits for a log-in: ExpiresAt, LogIn, Password, or SignedInAs, or OtherAccount
+	stageGranted   requestStage = "granted"   // At, BySupport, Visibility
+	stageDenied    requestStage = "denied"    // Reported
+	stageExpired   requestStage = "expired"   // ExpiresAt
+	stageCancelled requestStage = "cancelled" // by those who asked
+	stageRevoked   requestStage = "revoked"   // access was given, and ended
+)
+
+// requestView is /r/{token}. Its forms POST to /r/{token}/approve, which takes
+// visibility, and to …/deny, …/report, …/revoke and …/switch, which take
+// nothing. Every form's address carries ?lang=.
+type requestView struct {
+	frame
+	Token         string
+	Stage         requestStage
+	RequesterName string
+	CompanyName   string
+	RecipientName string // for the greeting; may be empty
+	Email         string // where the request was sent to
+	Note          string // the requester's own words, plain text; may be empty
+	ExpiresAt     time.Time
+	At            time.Time // of the decision
+	Zone          *time.Location
+	Visibility    roster.Visibility // chosen, or suggested
+	NeedsLogIn    bool              // the link alone does not show whose account is meant
+	SignedInAs    string            // the account the answer counts for; empty: nobody who may give it
+	OtherAccount  string            // somebody else who is logged in; empty: nobody
+	LogIn         string            // path
+	Password      string            // path of the page that mails a link to set the password
+	Home          string            // path of the person's own page, where they are signed in
+	BySupport     bool
+	Reported      bool
+}
+
+func (requestView) template() string { return "person/request.html" }
+
+// Action is where a form POSTs to.
+func (v requestView) Action(what, lang string) string {
+	return "/r/" + v.Token + "/" + what + "?lang=" + lang
+}
+
+// Deniable tells whether there is still something to say no to.
+func (v requestView) Deniable() bool { return v.Stage == stageOpen || v.Stage == stageApproved }
+
+// Tone picks the icon and its colour.
+func (v requestView) Tone() string {
+	switch v.Stage {
+	case stageGranted:
+		return "good"
+	case stageApproved:
+		return "person"
+	case stageExpired:
+		return "clock"
+	default:
+		return "closed"
+	}
+}
+
 // messageKind says what a messageView tells.
 type messageKind string
 
@@ -518,6 +586,9 @@ func (i homeItem) Workspace() string {
 	return i.Workspaces[0].Name
 }
 
+// StandardVisibility is what is suggested of access that is asked for.
+func (homeItem) StandardVisibility() roster.Visibility { return roster.VisibilityStandard }
+
 // Unread tells whether its person has not read it yet.
 func (i homeItem) Unread() bool { return i.View == roster.ViewUnread }
 
@@ -553,6 +624,8 @@ type homeDone string
 const (
 	doneApproved homeDone = "approved"
 	doneDeclined homeDone = "declined"
+	doneGranted  homeDone = "granted"
+	doneDenied   homeDone = "denied"
 	doneOver     homeDone = "over"    // it was decided otherwise or withdrawn
 	doneExpired  homeDone = "expired" // its time was over
 	doneWaiting  homeDone = "waiting" // nobody stands behind it at the moment
@@ -561,7 +634,7 @@ const (
 )
 
 // homeDones lists them all.
-var homeDones = []homeDone{doneApproved, doneDeclined, doneOver, doneExpired, doneWaiting, doneSaved, donePassword}
+var homeDones = []homeDone{doneApproved, doneDeclined, doneGranted, doneDenied, doneOver, doneExpired, doneWaiting, doneSaved, donePassword}
 
 // Known tells whether there is something to say.
 func (d homeDone) Known() bool { return slices.Contains(homeDones, d) }

@@ -139,13 +139,17 @@ func (s *Server) viewItem(c *fiber.Ctx) (view, error) {
 
 // POST /home/items/{id}/approve and /decline. Who calls: a person, by the button.
 func (s *Server) decideItem(accept bool) func(c *fiber.Ctx) (view, error) {
-	done := map[bool]homeDone{true: doneApproved, false: doneDeclined}[accept]
 	return func(c *fiber.Ctx) (view, error) {
 		v, tell, err := s.resident(c)
 		if err != nil || tell != nil || v.account == nil {
 			return tell, err
 		}
-		_, err = s.Roster.DecideNotification(c.UserContext(), v.app.ID, v.account.ID, id(c.Params("id")), accept, roster.IdempotencyKey{})
+		d, err := s.Roster.DecideNotification(c.UserContext(), v.app.ID, v.account.ID, id(c.Params("id")), accept,
+			roster.Visibility(c.FormValue("visibility")), roster.IdempotencyKey{})
+		done := map[bool]homeDone{true: doneApproved, false: doneDeclined}[accept]
+		if d.Request != nil {
+			done = map[bool]homeDone{true: doneGranted, false: doneDenied}[accept]
+		}
 		switch code := roster.CodeOf(err); {
 		case err == nil:
 			return nil, s.backHome(c, v, done)

@@ -43,9 +43,11 @@ type policySettings struct {
 		WindowTo        string `json:"window_to"`
 		Weekends        bool   `json:"weekends"`
 	} `json:"reminders"`
-	MergeMode     string `json:"merge_mode" enum:"on_command,automatic"`
-	MergeUndoDays int    `json:"merge_undo_days"`
-	AcceptURL     string `json:"accept_url"`
+	RequestDays        int    `json:"request_days"`
+	RequestCoolOffDays int    `json:"request_cool_off_days"`
+	MergeMode          string `json:"merge_mode" enum:"on_command,automatic"`
+	MergeUndoDays      int    `json:"merge_undo_days"`
+	AcceptURL          string `json:"accept_url"`
 }
 
 // policyBody is an app's policy in the API.
@@ -70,6 +72,7 @@ func newPolicySettings(p roster.Policy) (s policySettings) {
 	s.Duplicate, s.OrphanedInviter, s.NoticeByMail = string(p.Duplicate), string(p.OrphanedInviter), p.NoticeByMail
 	s.Reminders.Max, s.Reminders.FirstAfterDays, s.Reminders.LastBeforeHours = p.Reminders.Max, p.Reminders.FirstAfterDays, p.Reminders.LastBeforeHours
 	s.Reminders.WindowFrom, s.Reminders.WindowTo, s.Reminders.Weekends = p.Reminders.WindowFrom, p.Reminders.WindowTo, p.Reminders.Weekends
+	s.RequestDays, s.RequestCoolOffDays = p.RequestDays, p.RequestCoolOffDays
 	s.MergeMode, s.MergeUndoDays, s.AcceptURL = string(p.MergeMode), p.MergeUndoDays, p.AcceptURL
 	return s
 }

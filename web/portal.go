@@ -125,6 +125,7 @@ func (s *Server) decidedPage(c *fiber.Ctx, o opened) view {
 	case roster.Revoked, roster.Superseded:
 		v.Kind = messageRevoked
 		c.Status(fiber.StatusGone)
+	case roster.Approved, roster.Granted, roster.Denied, roster.Cancelled: // of access requests only
 	}
 	return v
 }

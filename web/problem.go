@@ -18,17 +18,18 @@ import (
 // Problem is the body of every answer of the API that is not a success, after
 // RFC 9457.
 type Problem struct {
-	Type      string       `json:"type" doc:"Always about:blank; tell problems apart by code."`
-	Title     string       `json:"title" doc:"The status in words." example:"Conflict"`
-	Status    int          `json:"status" doc:"The HTTP status." example:"409"`
-	Code      string       `json:"code" doc:"What is wrong, for programs. Codes never change their meaning." example:"already_accepted"`
-	Detail    string       `json:"detail" doc:"What is wrong and what to do, for people." example:"This invitation was already accepted."`
-	Field     string       `json:"field,omitempty" doc:"The input it is about." example:"email"`
-	State     string       `json:"state,omitempty" doc:"The state that stands instead, with 409 and 410." example:"accepted"`
-	DecidedAt *time.Time   `json:"decided_at,omitempty" doc:"When that was decided."`
-	RetryAt   *time.Time   `json:"retry_at,omitempty" doc:"When the same request can succeed, with 429."`
-	RequestID string       `json:"request_id,omitempty" doc:"Names this request in Usher's log."`
-	Errors    []fieldError `json:"errors,omitempty" doc:"Every input that does not fit, with validation_failed."`
+	Type      string          `json:"type" doc:"Always about:blank; tell problems apart by code."`
+	Title     string          `json:"title" doc:"The status in words." example:"Conflict"`
+	Status    int             `json:"status" doc:"The HTTP status." example:"409"`
+	Code      string          `json:"code" doc:"What is wrong, for programs. Codes never change their meaning." example:"already_accepted"`
+	Detail    string          `json:"detail" doc:"What is wrong and what to do, for people." example:"This invitation was already accepted."`
+	Field     string          `json:"field,omitempty" doc:"The input it is about." example:"email"`
+	State     string          `json:"state,omitempty" doc:"The state that stands instead, with 409 and 410." example:"accepted"`
+	DecidedAt *time.Time      `json:"decided_at,omitempty" doc:"When that was decided."`
+	RetryAt   *time.Time      `json:"retry_at,omitempty" doc:"When the same request can succeed, with 429."`
+	Options   []requestOption `json:"options,omitempty" doc:"What can be done instead, with email_in_use: each a call that is ready to be made."`
+	RequestID string          `json:"request_id,omitempty" doc:"Names this request in Usher's log."`
+	Errors    []fieldError    `json:"errors,omitempty" doc:"Every input that does not fit, with validation_failed."`
 
 	header http.Header
 }

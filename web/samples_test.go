@@ -44,6 +44,18 @@ func sampleInvitation(change func(*invitationView)) invitationView {
 	return v
 }
 
+func sampleRequest(stage requestStage, change func(*requestView)) requestView {
+	v := requestView{
+		frame: sampleFrame("/r/" + sampleToken), Token: sampleToken, Stage: stage,
+		RequesterName: "Dr. Ravi Menon", CompanyName: "Harbour Physiotherapy", RecipientName: "Ann Okafor", Email: "ann.okafor@example.com",
+		Note:      "We met last week about your knee.",
+		ExpiresAt: time.Date(2026, 12, 1, 8, 0, 0, 0, time.UTC), At: time.Date(2026, 11, 20, 16, 45, 0, 0, time.UTC), Zone: sampleZone(),
+		Visibility: roster.VisibilityStandard, LogIn: "/login?next=%2Fr%2F" + sampleToken, Password: "/password?next=%2Fr%2F" + sampleToken,
+	}
+	change(&v)
+	return v
+}
+
 func sampleMessage(kind messageKind, change func(*messageView)) messageView {
 	v := messageView{
 		frame:         sampleFrame("/i/" + sampleToken),
@@ -134,26 +146,43 @@ func samples() map[string]view {
 			frame: sampleFrame("/i/" + sampleToken), Token: sampleToken,
 			SignedInAs: "joe@example.com", MaskedEmail: "a•••@example.com",
 		},
-		"accepted":               sampleMessage(messageAccepted, func(v *messageView) { v.AppURL = "https://app.kindred.example/" }),
-		"accepted, no app":       sampleMessage(messageAccepted, plain),
-		"already accepted":       sampleMessage(messageAlreadyAccepted, func(v *messageView) { v.AppURL = "https://app.kindred.example/" }),
-		"already accepted, once": sampleMessage(messageAlreadyAccepted, func(v *messageView) { v.At = time.Time{} }),
-		"declined":               sampleMessage(messageDeclined, plain),
-		"already declined":       sampleMessage(messageAlreadyDeclined, plain),
-		"already declined, once": sampleMessage(messageAlreadyDeclined, func(v *messageView) { v.At = time.Time{} }),
-		"expired":                sampleMessage(messageExpired, plain),
-		"expired, once":          sampleMessage(messageExpired, func(v *messageView) { v.At = time.Time{} }),
-		"revoked":                sampleMessage(messageRevoked, plain),
-		"waiting":                sampleMessage(messageWaiting, plain),
-		"dead link":              sampleMessage(messageDeadLink, func(v *messageView) { v.WorkspaceName, v.InviterName = "", "" }),
-		"renewal asked":          sampleMessage(messageRenewalAsked, plain),
-		"too many tries":         sampleMessage(messageTooManyTries, func(v *messageView) { v.RetryAfter = 14*time.Minute + time.Second }),
-		"too many tries, one":    sampleMessage(messageTooManyTries, func(v *messageView) { v.RetryAfter = time.Second }),
-		"problem, 400":           sampleMessage(messageProblem, as(400)),
-		"problem, 403":           sampleMessage(messageProblem, as(403)),
-		"problem":                sampleMessage(messageProblem, as(404)),
-		"problem, 500":           sampleMessage(messageProblem, as(500)),
-		"problem, 503":           sampleMessage(messageProblem, as(503)),
+		"request":            sampleRequest(stageOpen, func(*requestView) {}),
+		"request, to log in": sampleRequest(stageOpen, func(v *requestView) { v.NeedsLogIn, v.Note = true, "" }),
+		"request, signed in": sampleRequest(stageOpen, func(v *requestView) { v.SignedInAs = v.Email }),
+		"request long words": sampleRequest(stageOpen, func(v *requestView) {
+			long := "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft"
+			v.RequesterName, v.CompanyName, v.Note, v.Email = long, long, long, long+"@example.com"
+		}),
+		"request approved":            sampleRequest(stageApproved, func(*requestView) {}),
+		"request approved, signed in": sampleRequest(stageApproved, func(v *requestView) { v.SignedInAs = v.Email }),
+		"request approved, other":     sampleRequest(stageApproved, func(v *requestView) { v.OtherAccount = "joe@example.com" }),
+		"request granted":             sampleRequest(stageGranted, func(v *requestView) { v.Home = "/home" }),
+		"request granted, support":    sampleRequest(stageGranted, func(v *requestView) { v.BySupport = true }),
+		"request denied":              sampleRequest(stageDenied, func(*requestView) {}),
+		"request denied, reported":    sampleRequest(stageDenied, func(v *requestView) { v.Reported = true }),
+		"request expired":             sampleRequest(stageExpired, func(*requestView) {}),
+		"request cancelled":           sampleRequest(stageCancelled, func(*requestView) {}),
+		"request revoked":             sampleRequest(stageRevoked, func(*requestView) {}),
+		"accepted":                    sampleMessage(messageAccepted, func(v *messageView) { v.AppURL = "https://app.kindred.example/" }),
+		"accepted, no app":            sampleMessage(messageAccepted, plain),
+		"already accepted":            sampleMessage(messageAlreadyAccepted, func(v *messageView) { v.AppURL = "https://app.kindred.example/" }),
+		"already accepted, once":      sampleMessage(messageAlreadyAccepted, func(v *messageView) { v.At = time.Time{} }),
+		"declined":                    sampleMessage(messageDeclined, plain),
+		"already declined":            sampleMessage(messageAlreadyDeclined, plain),
+		"already declined, once":      sampleMessage(messageAlreadyDeclined, func(v *messageView) { v.At = time.Time{} }),
+		"expired":                     sampleMessage(messageExpired, plain),
+		"expired, once":               sampleMessage(messageExpired, func(v *messageView) { v.At = time.Time{} }),
+		"revoked":                     sampleMessage(messageRevoked, plain),
+		"waiting":                     sampleMessage(messageWaiting, plain),
+		"dead link":                   sampleMessage(messageDeadLink, func(v *messageView) { v.WorkspaceName, v.InviterName = "", "" }),
+		"renewal asked":               sampleMessage(messageRenewalAsked, plain),
+		"too many tries":              sampleMessage(messageTooManyTries, func(v *messageView) { v.RetryAfter = 14*time.Minute + time.Second }),
+		"too many tries, one":         sampleMessage(messageTooManyTries, func(v *messageView) { v.RetryAfter = time.Second }),
+		"problem, 400":                sampleMessage(messageProblem, as(400)),
+		"problem, 403":                sampleMessage(messageProblem, as(403)),
+		"problem":                     sampleMessage(messageProblem, as(404)),
+		"problem, 500":                sampleMessage(messageProblem, as(500)),
+		"problem, 503":                sampleMessage(messageProblem, as(503)),
 
 		"accepted, signed in": sampleMessage(messageAccepted, func(v *messageView) { v.AppURL, v.Home = "https://app.kindred.example/", "/home?app=0" }),
 		"which app":           messageView{frame: frame{Nonce: sampleNonce}, Kind: messageWhichApp},

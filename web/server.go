@@ -162,6 +162,14 @@ func (s *Server) routes() {
 	person.Post("/:token/renew", s.page(s.renewInvitation))
 	person.Post("/:token/switch", s.page(s.switchAccount))
 
+	person = s.app.Group("/r", private, sameOrigin)
+	person.Get("/:token", s.page(s.requestPage))
+	person.Post("/:token/approve", s.page(s.decideRequest(s.approveRequest)))
+	person.Post("/:token/deny", s.page(s.decideRequest(s.denyRequest)))
+	person.Post("/:token/report", s.page(s.decideRequest(s.reportRequest)))
+	person.Post("/:token/revoke", s.page(s.decideRequest(s.revokeRequest)))
+	person.Post("/:token/switch", s.page(s.decideRequest(s.switchForRequest)))
+
 	// People, by their account in an app, which the address names.
 	s.app.Get("/login", private, s.page(s.logInPage))
 	s.app.Post("/login", private, sameOrigin, s.page(s.logIn))

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/google/uuid"
 
 	"usher/internal/roster"
 )
@@ -240,20 +239,31 @@ func (s *Server) askPasswordByName(ctx context.Context, in *struct {
 	RawBody []byte
 	Body    struct {
 		Identifier      string `json:"identifier" minLength:"1" maxLength:"320" doc:"The primary address or the username." example:"ann@example.org"`
+		RequestToken    string `json:"access_request_token,omitempty" maxLength:"200" doc:"Likewise, of an access request's link."`
 		InvitationToken string `json:"invitation_token,omitempty" maxLength:"200" doc:"Of the invitation's link that the person came by: they get back to it once the password is set."`
 	}
 },
 ) (*created[askedBody], error) {
 	answerAt := time.After(askTime)
-	invitation := uuid.Nil
+	var next roster.Destination
 	if in.Body.InvitationToken != "" {
 		t, err := s.invitationTicket(ctx, in.Body.InvitationToken)
 		if err != nil {
 			return nil, err
 		}
-		invitation = t.ID
+		next.InvitationID = t.ID
 	}
-	err := s.Roster.AskPassword(ctx, requestOf(ctx).app, in.Body.Identifier, invitation, in.key(ctx, "", in.RawBody))
+	if in.Body.RequestToken != "" {
+		t, err := s.Keys.Open(roster.PurposeRequest, in.Body.RequestToken)
+		if err != nil {
+			return nil, roster.ErrDeadLink
+		}
+		if _, err := s.Roster.AccessRequest(ctx, requestOf(ctx).app, t.ID); err != nil {
+			return nil, roster.ErrDeadLink
+		}
+		next.RequestID = t.ID
+	}
+	err := s.Roster.AskPassword(ctx, requestOf(ctx).app, in.Body.Identifier, next, in.key(ctx, "", in.RawBody))
 	<-answerAt
 	return &created[askedBody]{http.StatusAccepted, askedBody{true}}, err
 }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/google/uuid"
 
 	"usher/internal/roster"
 )
@@ -71,7 +70,7 @@ func TestNothingCrossesApps(t *testing.T) {
 			}
 		}
 	}
-	if places < 30 {
+	if places < 90 {
 		t.Errorf("%d places for ids found in the document", places)
 	}
 }
@@ -100,7 +99,7 @@ func (s *site) newCrosser(name string) crosser {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if err := s.roster.AskPassword(s.t.Context(), te.app.ID, te.actor.Email, uuid.Nil, roster.IdempotencyKey{}); err != nil {
+	if err := s.roster.AskPassword(s.t.Context(), te.app.ID, te.actor.Email, roster.Destination{}, roster.IdempotencyKey{}); err != nil {
 		s.t.Fatal(err)
 	}
 	// Somebody who can be added to the workspace, and where they are picked from.
@@ -115,12 +114,23 @@ func (s *site) newCrosser(name string) crosser {
 	}
 	s.exec(`INSERT INTO company_member (app_id, company_id, account_id, role, created_at) VALUES ($1, $2, $3, 'member', now())`, te.app.ID, te.company.ID, colleague.ID)
 	s.exec(`INSERT INTO membership (app_id, workspace_id, account_id, role, created_at) VALUES ($1, $2, $3, 'client_user', now())`, te.app.ID, origin.ID, colleague.ID)
+	// Somebody whose access is asked for, and the address of the examples.
+	for _, email := range []string{"asked@client.example", "cleo@example.org"} {
+		if _, err := s.roster.CreateAccount(s.t.Context(), te.app.ID, roster.NewAccount{Kind: roster.Client, FullName: te.app.Name + " Client", Email: email}, none); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	asked, err := s.roster.RequestAccess(s.t.Context(), te.app.ID, te.actor.ID, roster.NewAccessRequest{Option: roster.OptionRequest, Email: "asked@client.example", FullName: "Ann"}, none)
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	item, endpoint := s.item(te).String(), s.newEndpoint(te)
 	event, err := s.roster.TestEndpoint(s.t.Context(), te.app.ID, id(endpoint), roster.IdempotencyKey{})
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	return crosser{te, map[string]string{
+		"access-requests": asked.Request.ID.String(), "access request links": s.server.Keys.Token(roster.PurposeRequest, asked.Request.Ticket()),
 		"colleagues": colleague.ID.String(), "origins": origin.ID.String(),
 		"notifications": item, "webhook-endpoints": endpoint, "events": event.String(),
 		"accounts": te.actor.ID.String(), "companies": te.company.ID.String(), "workspaces": te.workspace.ID.String(),
@@ -138,7 +148,7 @@ var resourceOf = map[string]string{
 
 // tokens are the members of bodies that take a link's token, and what it leads
 // to.
-var tokens = map[string]string{"token": "invitation links", "invitation_token": "invitation links"}
+var tokens = map[string]string{"token": "invitation links", "invitation_token": "invitation links", "access_request_token": "access request links"}
 
 // id is the app's id of a resource.
 func (c crosser) id(g generator, resource string) string {

@@ -204,6 +204,102 @@ func TestInBrowser(t *testing.T) {
 		}
 	})
 
+	// A professional asks for access to the accounts of clients.
+	s.must(t, http.MethodPost, "/v1/companies/"+workspace.CompanyID+"/members", map[string]any{"account_id": s.actor, "role": "member"}, nil)
+	type requested struct {
+		ID    string
+		State string
+		Made  struct{ ID, Status, Username string } `json:"made_account"`
+	}
+	ask := func(t *testing.T, option, email, locale string) (q requested) {
+		t.Helper()
+		s.must(t, http.MethodPost, "/v1/access-requests", map[string]any{
+			"option": option, "email": email, "full_name": "Cleo Fine", "locale": locale, "message": "We spoke on Monday.", "company_id": workspace.CompanyID,
+		}, &q)
+		return q
+	}
+	stateOf := func(t *testing.T, q requested) string {
+		t.Helper()
+		s.must(t, http.MethodGet, "/v1/access-requests/"+q.ID, nil, &q)
+		return q.State
+	}
+	const shareForm = `form[action*="/approve"] button`
+
+	t.Run("R2", func(t *testing.T) {
+		// By the mail's button, and in the inbox.
+		v := begin(t, "R2", 320, true)
+		cleo := someAddress()
+		s.made(t, "/v1/accounts", map[string]any{"kind": "client", "full_name": "Cleo Fine", "email": cleo})
+		q := ask(t, "request", cleo, "es")
+		got := s.mail(t, cleo, func(l letter) bool { return strings.Contains(l.Subject, "solicita acceso") })
+		v.step("request", chromedp.Navigate(got.Links[0]))
+		v.sees("Solicitud de Harbour Physiotherapy", "es")
+		v.step("granted", chromedp.Click(`input[value="basic"]`), chromedp.Click(shareForm))
+		v.sees("Harbour Physiotherapy tiene acceso", "es")
+		if state := stateOf(t, q); state != "granted" {
+			t.Errorf("the request is %s", state)
+		}
+		v.step("revoked", chromedp.Click(`form[action*="/revoke"] button`))
+		v.sees("El acceso se ha retirado", "es")
+
+		v = begin(t, "R2 inbox", 1280, false)
+		q = ask(t, "request", ann, "en")
+		v.logsIn(ann, newPassword)
+		v.wants(openItems, "Harbour Physiotherapy asks for access")
+		v.step("approved", chromedp.Click(approve))
+		v.wants(told, "They have access now.")
+		if state := stateOf(t, q); state != "granted" {
+			t.Errorf("the request is %s", state)
+		}
+	})
+
+	t.Run("R3", func(t *testing.T) {
+		v := begin(t, "R3", 1280, true)
+		dora := someAddress()
+		s.made(t, "/v1/accounts", map[string]any{"kind": "client", "full_name": "Dora Elder", "email": dora})
+		q := ask(t, "new_account", dora, "en")
+		got := s.mail(t, dora, func(l letter) bool { return strings.HasPrefix(l.Subject, "Your account on") })
+		if !strings.Contains(got.Text, "Your username is "+q.Made.Username) {
+			t.Errorf("the mail says %s", got.Text)
+		}
+		v.step("password", chromedp.Navigate(got.Links[0]))
+		v.step("home", chromedp.SendKeys(password, newPassword), chromedp.Click(setPassword))
+		v.sees("Hello, Cleo Fine", "en")
+		v.step("logged out", chromedp.Click(logOut))
+		v.logsIn(q.Made.Username, newPassword)
+		v.sees("Hello, Cleo Fine", "en")
+	})
+
+	t.Run("R4", func(t *testing.T) {
+		// The address is a secondary one: the yes waits for a log-in, and a
+		// password that has to be made on the way does not lose it.
+		v := begin(t, "R4", 320, false)
+		own, second := someAddress(), someAddress()
+		s.made(t, "/v1/accounts", map[string]any{"kind": "client", "full_name": "Eda Noor", "email": own, "secondary_emails": []string{second}})
+		q := ask(t, "request_with_temporary", second, "en")
+		if q.Made.Status != "temporary" {
+			t.Errorf("made is %+v", q.Made)
+		}
+		got := s.mail(t, second, func(l letter) bool { return strings.Contains(l.Subject, "asks for access") })
+		v.step("request", chromedp.Navigate(got.Links[0]))
+		v.step("approved", chromedp.Click(`input[value="full"]`), chromedp.Click(shareForm))
+		v.sees("One more step: log in", "en")
+		if state := stateOf(t, q); state != "approved" {
+			t.Errorf("the request is %s", state)
+		}
+		v.step("ask", chromedp.Click(`a[href^="/password"]`))
+		v.step("asked", chromedp.SendKeys("#identifier", own), chromedp.Click(askPassword))
+		got = s.mail(t, own, func(l letter) bool { return strings.HasPrefix(l.Subject, passwordMail) })
+		v.step("password", chromedp.Navigate(got.Links[0]))
+		v.step("back", chromedp.SendKeys(password, newPassword), chromedp.Click(setPassword))
+		v.sees("One more step: log in", "en")
+		v.step("granted", chromedp.Click(shareForm))
+		v.sees("Harbour Physiotherapy has access", "en")
+		if state := stateOf(t, q); state != "granted" {
+			t.Errorf("the request is %s", state)
+		}
+	})
+
 	t.Run("Case13", func(t *testing.T) {
 		// A link that is opened while somebody else is logged in consumes nothing.
 		v := begin(t, "Case13", 1280, false)

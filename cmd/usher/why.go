@@ -207,7 +207,8 @@ func (s *appStory) happened(at *time.Time, of uuid.UUID, what, detail string) {
 	}
 }
 
-// invitations adds what people did, and what is left to do.
+// invitations adds what people did about invitations and access requests, and
+// what is left to do.
 func (s *appStory) invitations(h roster.History, now time.Time) {
 	views := map[uuid.UUID]roster.InvitationView{}
 	for _, v := range h.Invitations {
@@ -221,9 +222,25 @@ func (s *appStory) invitations(h roster.History, now time.Time) {
 			s.Next = append(s.Next, future{v.ID, "The invitation is over and expires within a minute."})
 		}
 	}
+	requests := map[uuid.UUID]roster.RequestView{}
+	for _, q := range h.Requests {
+		requests[q.ID] = q
+		if next := nextOfRequest(q, now); next != "" {
+			s.Next = append(s.Next, future{q.ID, next})
+		}
+	}
 	for _, e := range h.Events {
 		detail := ""
 		switch e.Type {
+		case roster.EventRequestCreated:
+			q := requests[e.SubjectID]
+			detail = fmt.Sprintf("%s of %q, as %s", q.RequesterName, q.CompanyName, q.Option)
+		case roster.EventRequestHeld:
+			detail, _ = e.Data["reason"].(string)
+		case roster.EventRequestAuthorized:
+			if evidence := requests[e.SubjectID].Evidence; evidence != nil {
+				detail = fmt.Sprintf("by %s, on %s", evidence.Operator, evidence.Reference)
+			}
 		case roster.EventCreated:
 			v := views[e.SubjectID]
 			detail = fmt.Sprintf("%s invites to %q", v.InviterName, v.WorkspaceName)
@@ -243,6 +260,21 @@ func (s *appStory) invitations(h roster.History, now time.Time) {
 		}
 		s.happened(&e.At, e.SubjectID, strings.NewReplacer(".", " ", "_", " ", "message", "mail").Replace(e.Type), detail)
 	}
+}
+
+// nextOfRequest is what happens next to an access request; empty: nothing.
+func nextOfRequest(q roster.RequestView, now time.Time) string {
+	switch {
+	case !q.Open():
+		return ""
+	case !q.ExpiresAt.After(now):
+		return "The access request is over and expires within a minute."
+	case q.State == roster.OnHold:
+		return "The access request is on hold until its address is corrected, or support gives access by hand. It expires at " + moment(q.ExpiresAt) + "."
+	case q.State == roster.Approved:
+		return "The person said yes, and has until " + moment(q.ExpiresAt) + " to log in to the account meant."
+	}
+	return "The access request can be answered until " + moment(q.ExpiresAt) + ", when it expires."
 }
 
 // mails adds what became of mail, and what will.

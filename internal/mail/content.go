@@ -89,6 +89,8 @@ var (
 	newsLetter       = mustLetter("news")
 	workspacesLetter = mustLetter("workspaces")
 	passwordLetter   = mustLetter("password")
+	requestLetter    = mustLetter("request")
+	authorizedLetter = mustLetter("authorized")
 )
 
 // view is what the templates of letters see. It is flat, and its values are
@@ -109,6 +111,7 @@ type view struct {
 	Note                              []string
 	NoteHTML                          htmltemplate.HTML // the same, with breaks
 	Again, Professional               bool
+	Made                              bool // of a password's mail: somebody made the account for the person
 
 	// Of news.
 	Lines     []lineView

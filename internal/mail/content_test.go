@@ -189,8 +189,80 @@ func letters(t testing.TB) map[string]Content {
 		all["password_bare."+lang] = renderPassword(t, password)
 		password.Brand, password.RecipientName, password.Username, password.Zone, password.First = testInvitation(t, lang).Brand, "Ann Müller", "ann.muller", l.Zone, false
 		all["password."+lang] = renderPassword(t, password)
+		password.First, password.MakerName, password.CompanyName = true, "Marie Dupont", "Berg & Co"
+		all["password_made."+lang] = renderPassword(t, password)
+
+		request := testRequest(t, lang)
+		all["request."+lang] = renderRequest(t, request)
+		request.Brand, request.RecipientName, request.RequesterName, request.Note, request.Again = l.Brand, "", "", "", true
+		all["request_bare."+lang] = renderRequest(t, request)
+		authorized, err := RenderAuthorized(testAuthorized(t, lang))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all["authorized."+lang] = authorized
+		all["news_requests."+lang] = renderNews(t, testRequestNews(t, lang))
 	}
 	return all
+}
+
+func testRequest(t testing.TB, lang string) RequestLetter {
+	inv := testInvitation(t, lang)
+	return RequestLetter{
+		Brand: inv.Brand, Locale: lang, RecipientName: inv.RecipientName, RequesterName: inv.InviterName, CompanyName: inv.CompanyName, Note: inv.Note,
+		Link: "https://portal.acorn.example/r/k1BmKz5mJ0Tq2c8r1u8wYl3wZk8Qm0m8Yb0vX2QJ", StopLink: inv.StopLink, ExpiresAt: inv.ExpiresAt, Zone: inv.Zone,
+	}
+}
+
+func renderRequest(t testing.TB, l RequestLetter) Content {
+	t.Helper()
+	c, err := RenderRequest(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func testAuthorized(t testing.TB, lang string) AuthorizedLetter {
+	q := testRequest(t, lang)
+	return AuthorizedLetter{Brand: q.Brand, Locale: lang, RecipientName: q.RecipientName, CompanyName: q.CompanyName, Link: q.Link, At: q.ExpiresAt, Zone: q.Zone}
+}
+
+// testRequestNews tells of everything that can become of an access request.
+func testRequestNews(t testing.TB, lang string) NewsLetter {
+	news := testNews(t, lang)
+	at := news.Lines[0].At
+	news.Lines = nil
+	for _, kind := range []string{NewsRequestGranted, NewsRequestDenied, NewsRequestExpired, NewsRequestRevoked, NewsRequestHeld} {
+		news.Lines = append(news.Lines, NewsLine{Kind: kind, PersonName: "Ann Müller", Email: "ann@client.example", At: at})
+	}
+	return news
+}
+
+// A letter that lacks something it cannot do without is not written.
+func TestRequestLettersLackNothing(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*RequestLetter){
+		"brand": func(l *RequestLetter) { l.Brand.Name = " " }, "company": func(l *RequestLetter) { l.CompanyName = "" },
+		"link": func(l *RequestLetter) { l.Link = "javascript:alert(1)" }, "stop link": func(l *RequestLetter) { l.StopLink = "" },
+		"expiry": func(l *RequestLetter) { l.ExpiresAt = time.Time{} },
+	} {
+		l := testRequest(t, "en")
+		change(&l)
+		if _, err := RenderRequest(l); err == nil {
+			t.Errorf("a request without its %s was written", name)
+		}
+	}
+	for name, change := range map[string]func(*AuthorizedLetter){
+		"brand": func(l *AuthorizedLetter) { l.Brand.Name = "" }, "company": func(l *AuthorizedLetter) { l.CompanyName = "" },
+		"link": func(l *AuthorizedLetter) { l.Link = "x" }, "time": func(l *AuthorizedLetter) { l.At = time.Time{} },
+	} {
+		l := testAuthorized(t, "en")
+		change(&l)
+		if _, err := RenderAuthorized(l); err == nil {
+			t.Errorf("an authorization without its %s was told", name)
+		}
+	}
 }
 
 // TestLetters compares with testdata. After a change on purpose: go test
@@ -568,7 +640,7 @@ func TestNewsKinds(t *testing.T) {
 		seen := map[string]bool{}
 		all := testNews(t, lang)
 		shown := 0
-		for _, line := range slices.Concat(all.Lines, testHolds(t, lang).Lines, testOrphans(t, lang).Lines) {
+		for _, line := range slices.Concat(all.Lines, testHolds(t, lang).Lines, testOrphans(t, lang).Lines, testRequestNews(t, lang).Lines) {
 			one := all
 			one.Lines = []NewsLine{line}
 			c := renderNews(t, one)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"slices"
 	"strings"
 	"time"
 )
@@ -40,14 +41,18 @@ func RenderInvitation(l InvitationLetter) (Content, error) {
 	if err != nil {
 		return Content{}, fmt.Errorf("render invitation: %w", err)
 	}
-	v.Note = noteLines(l.Note)
-	v.NoteHTML = template.HTML(strings.ReplaceAll(template.HTMLEscapeString(strings.Join(v.Note, "\n")), "\n", "<br>\n")) //nolint:gosec // escaped, and then broken into lines
+	v.setNote(l.Note)
 	v.Again = l.Again
 	h := letterHeaders()
 	if l.Again {
 		threadUnder(h, l.FirstMessageID)
 	}
 	return invitationLetter.render(v, h)
+}
+
+func (v *view) setNote(note string) {
+	v.Note = noteLines(note)
+	v.NoteHTML = template.HTML(strings.ReplaceAll(template.HTMLEscapeString(strings.Join(v.Note, "\n")), "\n", "<br>\n")) //nolint:gosec // escaped, and then broken into lines
 }
 
 // RenderReminder reminds somebody of an invitation they have not answered at
@@ -141,6 +146,15 @@ const (
 	NewsUndelivered  = "undelivered"  // our own mail was at fault
 )
 
+// The kinds of NewsLine about access requests, which have no workspace.
+const (
+	NewsRequestGranted = "request_granted"
+	NewsRequestDenied  = "request_denied"
+	NewsRequestExpired = "request_expired"
+	NewsRequestRevoked = "request_revoked"
+	NewsRequestHeld    = "request_held" // its mail does not get through
+)
+
 // heldNews are the kinds about mail that did not get through.
 var heldNews = map[string]bool{
 	NewsBounced: true, NewsMailboxFull: true, NewsSuppressed: true, NewsComplained: true, NewsUndelivered: true,
@@ -150,6 +164,7 @@ var heldNews = map[string]bool{
 var newsEdges = map[string]string{
 	NewsAccepted: "#1f8a52", NewsRenewalAsked: "#b7791f", NewsDeclined: "#98a2ae", NewsExpired: "#98a2ae",
 	NewsOrphaned: "#b7791f", NewsTransferred: "#1f8a52", NewsWithdrawn: "#98a2ae",
+	NewsRequestGranted: "#1f8a52", NewsRequestDenied: "#98a2ae", NewsRequestExpired: "#98a2ae", NewsRequestRevoked: "#98a2ae", NewsRequestHeld: "#c9442e",
 	NewsBounced: "#c9442e", NewsMailboxFull: "#c9442e", NewsSuppressed: "#c9442e", NewsComplained: "#c9442e", NewsUndelivered: "#c9442e",
 }
 
@@ -168,7 +183,7 @@ type NewsLine struct {
 	Kind          string // one of the kinds above
 	PersonName    string // of the invited person; if empty, Email stands in
 	Email         string
-	WorkspaceName string
+	WorkspaceName string // of an invitation
 	At            time.Time
 	Diagnostic    string // what the mail server said, for NewsBounced and NewsMailboxFull; may be empty
 	Suggestion    string // the address that may have been meant, for NewsBounced and NewsSuppressed; may be empty
@@ -210,6 +225,9 @@ func RenderNews(l NewsLetter) (Content, error) {
 		v.More = v.printer.T("news.more", "count", more, "brand", v.Brand.Name)
 	}
 	v.Title = v.printer.T("news.title", "count", len(l.Lines))
+	if slices.ContainsFunc(l.Lines, NewsLine.ofRequest) {
+		v.Title = v.printer.T("news.title_requests")
+	}
 	v.Subject = v.Title
 	if len(l.Lines) == 1 {
 		kind := l.Lines[0].Kind
@@ -221,6 +239,9 @@ func RenderNews(l NewsLetter) (Content, error) {
 	return newsLetter.render(v, letterHeaders())
 }
 
+// ofRequest tells whether the line is about an access request.
+func (n NewsLine) ofRequest() bool { return strings.HasPrefix(n.Kind, "request_") }
+
 // person is the invited person's name, or the address. The inviter typed that:
 // it is no stranger's way in, and stays as it was.
 func (n NewsLine) person() string {
@@ -231,7 +252,10 @@ func (n NewsLine) person() string {
 }
 
 func (v view) line(n NewsLine, zone *time.Location) lineView {
-	data := []any{"person", n.person(), "workspace", cleanName(n.WorkspaceName)}
+	data := []any{"person", n.person()}
+	if !n.ofRequest() {
+		data = append(data, "workspace", cleanName(n.WorkspaceName))
+	}
 	line := lineView{
 		Edge:  newsEdges[n.Kind],
 		Plain: v.printer.T("news."+n.Kind, data...),
@@ -297,6 +321,8 @@ type PasswordLetter struct {
 	RecipientName string // may be empty
 	Username      string // the account's, by which its person may log in; may be empty
 	First         bool   // the account has no password yet
+	MakerName     string // who made the account for the person; empty: the person asked for this mail
+	CompanyName   string // the maker's
 	Link          string // absolute http(s) URL of the page that sets it
 	ExpiresAt     time.Time
 	Zone          *time.Location // of the recipient; nil is UTC
@@ -318,10 +344,94 @@ func RenderPassword(l PasswordLetter) (Content, error) {
 	// that looks like a link is. It has no more than letters, digits and "._+-".
 	v.Link, v.First, v.Username = l.Link, l.First, shorten(oneLine(l.Username), maxName)
 	v.When = v.printer.DateTime(l.ExpiresAt, l.Zone)
+	v.Inviter, v.Company = cleanName(l.MakerName), cleanName(l.CompanyName)
+	if v.Inviter == "" {
+		v.Inviter = v.Company
+	}
+	v.Made = v.Inviter != ""
 	subject := "password.subject"
-	if l.First {
+	switch {
+	case v.Made:
+		subject = "password.subject_made"
+	case l.First:
 		subject = "password.subject_first"
 	}
 	v.Subject = v.printer.T(subject, "brand", shorten(v.Brand.Name, maxSubjectName))
 	return passwordLetter.render(v, letterHeaders())
+}
+
+// RequestLetter asks the holder of an address for access to their account. Names
+// are cleaned as in an InvitationLetter.
+type RequestLetter struct {
+	Brand         Brand
+	Locale        string // a BCP 47 tag; unsupported languages get locale.Default
+	RecipientName string // may be empty
+	RequesterName string // if empty, the company asks
+	CompanyName   string // required
+	Note          string // the requester's own words: plain text, several lines, may be empty
+	Link          string // absolute http(s) URL of the request's page
+	StopLink      string // absolute http(s) URL of the page that stops such mail
+	ExpiresAt     time.Time
+	Zone          *time.Location // of the recipient; nil is UTC
+	Again         bool           // the request was mailed before
+}
+
+// RenderRequest writes an access request in the recipient's language. It fails
+// if the letter lacks something it cannot do without.
+func RenderRequest(l RequestLetter) (Content, error) {
+	v := newView(l.Brand, l.Locale, l.RecipientName)
+	v.Inviter, v.Company, v.Link, v.StopLink, v.Again = cleanName(l.RequesterName), cleanName(l.CompanyName), l.Link, l.StopLink, l.Again
+	switch {
+	case v.Brand.Name == "":
+		return Content{}, errors.New("render access request: no brand name")
+	case v.Company == "":
+		return Content{}, errors.New("render access request: no company name")
+	case !webURL(l.Link) || !webURL(l.StopLink):
+		return Content{}, errors.New("render access request: a link is no absolute http URL")
+	case l.ExpiresAt.IsZero():
+		return Content{}, errors.New("render access request: no expiry")
+	}
+	if v.Inviter == "" {
+		v.Inviter = v.Company
+	}
+	v.When = v.printer.DateTime(l.ExpiresAt, l.Zone)
+	v.setNote(l.Note)
+	subject := "request.subject"
+	if l.Again {
+		subject = "request.subject_again"
+	}
+	v.Subject = v.printer.T(subject, "requester", shorten(v.Inviter, maxSubjectName))
+	return requestLetter.render(v, letterHeaders())
+}
+
+// AuthorizedLetter tells a person that support gave a company access to their
+// account.
+type AuthorizedLetter struct {
+	Brand         Brand
+	Locale        string // a BCP 47 tag; unsupported languages get locale.Default
+	RecipientName string // may be empty
+	CompanyName   string // required
+	Link          string // absolute http(s) URL of the page that ends the access
+	At            time.Time
+	Zone          *time.Location // of the recipient; nil is UTC
+}
+
+// RenderAuthorized writes that letter in the recipient's language. It fails if
+// the letter lacks something it cannot do without.
+func RenderAuthorized(l AuthorizedLetter) (Content, error) {
+	v := newView(l.Brand, l.Locale, l.RecipientName)
+	v.Company, v.Link = cleanName(l.CompanyName), l.Link
+	switch {
+	case v.Brand.Name == "":
+		return Content{}, errors.New("render authorized access: no brand name")
+	case v.Company == "":
+		return Content{}, errors.New("render authorized access: no company name")
+	case !webURL(l.Link):
+		return Content{}, errors.New("render authorized access: the link is no absolute http URL")
+	case l.At.IsZero():
+		return Content{}, errors.New("render authorized access: no time")
+	}
+	v.When = v.printer.DateTime(l.At, l.Zone)
+	v.Subject = v.printer.T("authorized.subject", "company", shorten(v.Company, maxSubjectName))
+	return authorizedLetter.render(v, letterHeaders())
 }

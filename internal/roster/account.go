@@ -22,9 +22,10 @@ const (
 )
 
 const (
-	statusActive   = "active"
-	statusArchived = "archived"
-	statusMerged   = "merged"
+	statusActive    = "active"
+	statusTemporary = "temporary" // usable while its company waits for access to the person's own
+	statusArchived  = "archived"
+	statusMerged    = "merged"
 
 	// maxSecondary bounds the further addresses of one person: those of a long
 	// working life.
@@ -43,7 +44,7 @@ type Account struct {
 	Kind            string
 	Status          string
 	FullName        string
-	Email           string // as typed
+	Email           string // as typed; empty: none of their own
 	Locale          string // empty: the app's
 	TimeZone        string // empty: the company's, then the app's
 	CreatedAt       time.Time
@@ -57,9 +58,31 @@ const accountColumns = `account.id, account.app_id, account.kind, account.status
 // isLive is the condition of accounts that own their address.
 const isLive = `account.status NOT IN ('merged', 'archived')`
 
+// isUsable is the condition of accounts whose person may log in.
+const isUsable = `account.status IN ('active', 'temporary')`
+
+// usable tells whether a person may log in to an account of that status.
+func usable(status string) bool { return status == statusActive || status == statusTemporary }
+
+// mailKey is the address, as compared, that an account is written to: its own,
+// or else its first secondary one; null: none.
+const mailKey = `COALESCE(account.email_key,
+	(SELECT s.email_key FROM secondary_email s WHERE s.account_id = account.id ORDER BY s.created_at, s.email_key LIMIT 1))`
+
+// MailTo is the address, as typed, that the account is written to: its own, or
+// else its first secondary one; empty: none.
+func (a Account) MailTo() string {
+	if a.Email == "" && len(a.SecondaryEmails) > 0 {
+		return a.SecondaryEmails[0]
+	}
+	return a.Email
+}
+
 // NewAccount describes an account that an app makes for a person it knows.
 type NewAccount struct {
-	Kind, FullName, Email, Locale, TimeZone string
+	Kind, FullName, Locale, TimeZone string
+
+	Email string // a client may have none
 
 	Username        string   // empty: none
 	SecondaryEmails []string // at most 10
@@ -67,15 +90,18 @@ type NewAccount struct {
 
 // CreateAccount adds an active account. The person has no password with Usher
 // yet; an address that has an account already is refused, and so is a username
-// that somebody has.
+// that somebody has. For a client, the address of an account is also what is
+// only its secondary one.
 func (r *Roster) CreateAccount(ctx context.Context, app uuid.UUID, n NewAccount, key IdempotencyKey) (Account, error) {
 	return once(ctx, r, app, key, func(tx pgx.Tx) (account Account, err error) {
 		if n.Kind != Professional && n.Kind != Client {
 			return account, invalidField("kind", "kind_unknown", "The kind of an account is %q or %q.", Professional, Client)
 		}
-		address, err := ParseAddress(n.Email)
-		if err != nil {
-			return account, err
+		var address Address
+		if n.Kind == Professional || n.Email != "" {
+			if address, err = ParseAddress(n.Email); err != nil {
+				return account, err
+			}
 		}
 		c := AccountChange{FullName: &n.FullName, Locale: &n.Locale, TimeZone: &n.TimeZone, Username: &n.Username, SecondaryEmails: &n.SecondaryEmails}
 		if err := c.clean(); err != nil {
@@ -86,9 +112,18 @@ func (r *Roster) CreateAccount(ctx context.Context, app uuid.UUID, n NewAccount,
 			Email: address.Typed, Locale: n.Locale, TimeZone: n.TimeZone, CreatedAt: r.now(),
 			Username: n.Username, SecondaryEmails: n.SecondaryEmails,
 		}
+		if n.Kind == Client && address.Key != "" {
+			held, err := holdersOf(ctx, tx, app, address.Key)
+			if err == nil && len(held) > 0 {
+				err = held.inUse()
+			}
+			if err != nil {
+				return account, err
+			}
+		}
 		ok, err := insertAccount(ctx, tx, account, address.Key, "")
 		if err == nil && !ok {
-			err = errorf(Conflict, "email_in_use", "There is an account with this e-mail address already.")
+			err = errEmailInUse
 		}
 		return account, err
 	})
@@ -99,13 +134,13 @@ func (r *Roster) CreateAccount(ctx context.Context, app uuid.UUID, n NewAccount,
 // ok tells whether it did.
 func insertAccount(ctx context.Context, tx pgx.Tx, a Account, emailKey, passwordHash string) (ok bool, err error) {
 	secondary := secondaryKeys(a.SecondaryEmails)
-	if slices.Contains(secondary, emailKey) {
+	if emailKey != "" && slices.Contains(secondary, emailKey) {
 		return false, errSecondaryIsPrimary
 	}
 	err = tx.QueryRow(ctx, `
 		WITH made AS (
 			INSERT INTO account (id, app_id, kind, status, full_name, email, email_key, locale, time_zone, password_hash, created_at, username)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+			VALUES ($1, $2, $3, $4, $5, $6, NULLIF($7, ''), $8, $9, $10, $11, $12)
 			ON CONFLICT (app_id, email_key) WHERE status NOT IN ('merged', 'archived') DO NOTHING
 			RETURNING id, app_id, kind, full_name, email_key
 		), further AS (
@@ -130,7 +165,7 @@ func insertAccount(ctx context.Context, tx pgx.Tx, a Account, emailKey, password
 	if _, err := recordEvents(ctx, tx, a.CreatedAt, newEvent{a.AppID, EventAccountCreated, a.ID, uuid.Nil, fmt.Appendf(nil, `{"kind":%q}`, a.Kind)}); err != nil {
 		return false, err
 	}
-	if a.Status == statusActive {
+	if a.Status == statusActive && emailKey != "" {
 		err = noteOpenInvitations(ctx, tx, a.AppID, a.ID, emailKey, a.CreatedAt)
 	}
 	return true, err
@@ -242,11 +277,13 @@ func cleanUsername(name string) (string, error) {
 		return "", invalidField("username", "username_invalid",
 			"A username has %d to %d letters from a to z, digits, dots, hyphens, underscores or plus signs, and begins and ends with a letter or a digit.", minUsername, maxUsername)
 	}
-	if slices.Contains(reservedUsernames, name) {
+	if reserved(name) {
 		return "", invalidField("username", "username_reserved", "This username is kept for the service itself. Choose another.")
 	}
 	return name, nil
 }
+
+func reserved(username string) bool { return slices.Contains(reservedUsernames, username) }
 
 func plainLetter(b byte) bool { return b >= 'a' && b <= 'z' || b >= '0' && b <= '9' }
 
@@ -296,7 +333,7 @@ func (r *Roster) ChangeAccount(ctx context.Context, app, id uuid.UUID, c Account
 			UPDATE account SET full_name = COALESCE($3, full_name), locale = COALESCE($4, locale),
 				time_zone = COALESCE($5, time_zone), username = COALESCE($6, username)
 			WHERE app_id = $1 AND id = $2 AND `+isLive+`
-			RETURNING email_key`, app, id, c.FullName, c.Locale, c.TimeZone, c.Username).Scan(&emailKey)
+			RETURNING COALESCE(email_key, '')`, app, id, c.FullName, c.Locale, c.TimeZone, c.Username).Scan(&emailKey)
 		switch {
 		case postgres.Violates(err, "account_username"):
 			return account, errUsernameTaken
@@ -308,7 +345,7 @@ func (r *Roster) ChangeAccount(ctx context.Context, app, id uuid.UUID, c Account
 		batch := &pgx.Batch{}
 		if c.SecondaryEmails != nil {
 			keys := secondaryKeys(*c.SecondaryEmails)
-			if slices.Contains(keys, emailKey) {
+			if emailKey != "" && slices.Contains(keys, emailKey) {
 				return account, errSecondaryIsPrimary
 			}
 			batch.Queue(`DELETE FROM secondary_email WHERE account_id = $1 AND email_key <> ALL ($2)`, id, keys)

@@ -152,7 +152,7 @@ func TestArchiveAccount(t *testing.T) {
 	if got := reread(t, b, inv); got.State != roster.OnHold || got.HeldFor != "inviter" {
 		t.Errorf("their invitation: got %s, held for %q", got.State, got.HeldFor)
 	}
-	if records, err := b.Records(t.Context(), b.App.ID, b.Stakeholder.ID, uuid.Nil, 10); err != nil || len(records) != 1 {
+	if records, err := b.Records(t.Context(), b.App.ID, uuid.Nil, b.Stakeholder.ID, uuid.Nil, 10); err != nil || len(records) != 1 {
 		t.Errorf("records: got %d, %v", len(records), err)
 	}
 	again := b.NewAccount(t, roster.Professional, "Stan Holder", b.Stakeholder.Email)
@@ -200,7 +200,7 @@ func TestRecords(t *testing.T) {
 	}
 	second, _, err := add(b, b.Outsider.ID, "programme", strings.Repeat("ü", 200))
 	done(t, err)
-	page, err := b.Records(t.Context(), b.App.ID, b.Outsider.ID, first.ID, 10)
+	page, err := b.Records(t.Context(), b.App.ID, uuid.Nil, b.Outsider.ID, first.ID, 10)
 	done(t, err)
 	if len(page) != 1 || page[0].ID != second.ID {
 		t.Errorf("second page: got %+v", page)

@@ -36,8 +36,8 @@ type MailNote struct {
 	Retry  int        // how often the mail was written again because the mailbox was full
 }
 
-// RetryMail is the job that writes an invitation's mail again by itself, after
-// one that came back for now.
+// RetryMail is the job that writes the mail of an invitation or an access
+// request again by itself, after one that came back for now.
 type RetryMail struct {
 	MessageID uuid.UUID `json:"message_id"` // the one that came back
 	Retry     int       `json:"retry"`      // how often this was done, with this time
@@ -67,6 +67,15 @@ func (LiftSuppression) Kind() string { return "lift_suppression" }
 // InsertOpts say where the job waits.
 func (LiftSuppression) InsertOpts() river.InsertOpts {
 	return river.InsertOpts{Queue: Interactive.Queue()}
+}
+
+// Hold puts what a mail asked a decision about on hold, since the mail does not
+// get through.
+func (r *Roster) Hold(ctx context.Context, m Mail, reason string) (held bool, err error) {
+	if m.Kind == MailRequest {
+		return r.holdRequest(ctx, m, reason)
+	}
+	return r.HoldInvitation(ctx, m, reason)
 }
 
 // HoldInvitation puts a pending invitation on hold because its newest mail, m,
@@ -121,8 +130,8 @@ func heldData(inv Invitation, reason string) json.RawMessage {
 }
 
 // MailAgain is the operation of a RetryMail job: a new mail with the same link,
-// if the one that came back is still the newest of a pending invitation. It is
-// none of the inviter's own resends.
+// if the one that came back is still the newest of a pending invitation or access
+// request. It is none of the inviter's own resends.
 func (r *Roster) MailAgain(ctx context.Context, job RetryMail) (mailed bool, err error) {
 	now := r.now()
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
@@ -131,7 +140,8 @@ func (r *Roster) MailAgain(ctx context.Context, job RetryMail) (mailed bool, err
 			WHERE id = (SELECT subject_id FROM message WHERE id = $1) AND message_id = $1 AND state = 'pending' AND expires_at > $3
 			RETURNING `+invitationColumns, job.MessageID, newID(), now))
 		if errors.Is(err, pgx.ErrNoRows) {
-			return nil
+			mailed, err = r.mailRequestAgain(ctx, tx, job, now)
+			return err
 		}
 		if err != nil {
 			return fmt.Errorf("mail again after message %s: %w", job.MessageID, err)

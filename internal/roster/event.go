@@ -34,6 +34,7 @@ const (
 	EventAccountCreated  = "account.created"
 	EventAccountUpdated  = "account.updated"
 	EventAccountArchived = "account.archived"
+	EventAccountKept     = "account.kept"   // it was temporary, and stands by itself now
 	EventRecordAdded     = "record.added"   // its subject is the account
 	EventRecordRemoved   = "record.removed" // likewise
 

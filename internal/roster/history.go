@@ -24,6 +24,7 @@ const (
 type History struct {
 	Account     *Account         // nil: nobody has an account with it
 	Invitations []InvitationView // oldest first
+	Requests    []RequestView    // for access to accounts with the address, oldest first
 	Events      []Event          // of them and of their mails, oldest first
 }
 
@@ -60,6 +61,24 @@ func (r *Roster) History(ctx context.Context, app uuid.UUID, key string, mailed,
 		for _, id := range ids {
 			h.Invitations = append(h.Invitations, views[id])
 		}
+		if rows, err = tx.Query(ctx, `
+			SELECT id FROM access_request WHERE app_id = $1 AND id = ANY(ARRAY(
+				(SELECT id FROM access_request WHERE email_key = $2 AND app_id = $1 ORDER BY id DESC LIMIT $4) UNION SELECT unnest($3::uuid[])))
+			ORDER BY id`, app, key, mailed, maxHistory); err != nil {
+			return fmt.Errorf("find access requests: %w", err)
+		}
+		requests, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		if err != nil {
+			return fmt.Errorf("find access requests: %w", err)
+		}
+		asked, err := viewRequests(ctx, tx, requests, "")
+		if err != nil {
+			return err
+		}
+		for _, id := range requests {
+			h.Requests = append(h.Requests, asked[id])
+		}
+		ids = append(ids, requests...)
 		if rows, err = tx.Query(ctx, `
 			SELECT id, app_id, type, subject_id, actor_id, data, at FROM event
 			WHERE app_id = $1 AND subject_id = ANY($2) ORDER BY id DESC LIMIT $3`, app, append(ids, messages...), maxHistory); err != nil {

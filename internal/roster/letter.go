@@ -32,7 +32,12 @@ type Letter struct {
 	Invitation *InvitationView // for MailInvitation and MailReminder
 	News       *News           // for MailNews
 	Notice     *Notice         // for MailWorkspaces
-	Password   *PasswordLetter // for MailPassword
+	Password   *PasswordLetter // for MailPassword and MailNewAccount
+	Request    *RequestView    // for MailRequest and MailAuthorized
+
+	// To is the address, as compared, that is written to where it is none of the
+	// above's own; empty otherwise.
+	To string
 
 	// FirstMessageID is the Message-ID of the first mail about the invitation to
 	// this address, which a later one joins; empty where it is not known.
@@ -74,7 +79,7 @@ func stopped(until *time.Time, reason string, now time.Time) *MailStop {
 func (r *Roster) Letters(ctx context.Context, mails []Mail) (letters map[uuid.UUID]Letter, err error) {
 	letters = make(map[uuid.UUID]Letter, len(mails))
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		var invitations, news, notices, passwords []Mail
+		var invitations, news, notices, passwords, requests []Mail
 		for _, m := range mails {
 			switch m.Kind {
 			case MailInvitation, MailReminder:
@@ -83,8 +88,10 @@ func (r *Roster) Letters(ctx context.Context, mails []Mail) (letters map[uuid.UU
 				news = append(news, m)
 			case MailWorkspaces:
 				notices = append(notices, m)
-			case MailPassword:
+			case MailPassword, MailNewAccount:
 				passwords = append(passwords, m)
+			case MailRequest, MailAuthorized:
+				requests = append(requests, m)
 			default: // asked for by a newer release, whose workers will know it
 				letters[m.ID] = Letter{Stop: &MailStop{r.now().Add(unknownPause), fmt.Sprintf("this release does not know mail of the kind %q", m.Kind)}}
 			}
@@ -96,6 +103,9 @@ func (r *Roster) Letters(ctx context.Context, mails []Mail) (letters map[uuid.UU
 			return err
 		}
 		if err := r.noticeLetters(ctx, tx, notices, letters); err != nil {
+			return err
+		}
+		if err := r.requestLetters(ctx, tx, requests, letters); err != nil {
 			return err
 		}
 		return r.passwordLetters(ctx, tx, passwords, letters)
@@ -217,14 +227,18 @@ func (r *Roster) MailMoved(ctx context.Context, dispatch uuid.UUID) (moved bool,
 				JOIN app ON app.id = message.app_id
 				LEFT JOIN address ON address.app_id = message.app_id AND address.email_key = message.email_key
 				LEFT JOIN invitation ON invitation.id = message.subject_id AND message.kind IN ($2, $3)
-				LEFT JOIN account ON account.id = message.subject_id AND message.kind = $5
+				LEFT JOIN account ON account.id = message.subject_id AND message.kind IN ($5, $6)
+				LEFT JOIN access_request ON access_request.id = message.subject_id AND message.kind IN ($7, $8)
 				WHERE dispatch.id = $1 AND (app.mail_stopped_until > $4 OR address.block <> ''
 					OR address.unsubscribed_at IS NOT NULL AND message.kind = $3
 					OR invitation.state <> 'pending' OR invitation.expires_at <= $4
 					OR invitation.message_id <> message.id AND message.kind = $2
 					OR invitation.version <> (message.args->>'version')::int
-					OR account.status <> 'active' OR account.password_version <> COALESCE((message.args->>'version')::int, 0)))`,
-			dispatch, MailInvitation, MailReminder, r.now(), MailPassword).QueryRow(func(row pgx.Row) error { return row.Scan(&moved) })
+					OR access_request.version <> (message.args->>'version')::int
+					OR message.kind = $7 AND (access_request.state <> 'pending' OR access_request.expires_at <= $4 OR access_request.message_id <> message.id)
+					OR message.kind = $8 AND access_request.state <> 'granted'
+					OR account.status NOT IN ('active', 'temporary') OR account.password_version <> COALESCE((message.args->>'version')::int, 0)))`,
+			dispatch, MailInvitation, MailReminder, r.now(), MailPassword, MailNewAccount, MailRequest, MailAuthorized).QueryRow(func(row pgx.Row) error { return row.Scan(&moved) })
 	})
 	if err != nil {
 		return false, fmt.Errorf("check dispatch %s: %w", dispatch, err)
@@ -242,11 +256,11 @@ type News struct {
 
 // NewsLine is one event of one invitation.
 type NewsLine struct {
-	Type          string // EventAccepted, EventDeclined, EventExpired, EventRenewalAsked, EventHeld, EventTransferred or EventRevoked
+	Type          string // EventAccepted, EventDeclined, EventExpired, EventRenewalAsked, EventHeld, EventTransferred, EventRevoked or one of access requests
 	SubjectID     uuid.UUID
 	PersonName    string
 	Email         string
-	WorkspaceName string
+	WorkspaceName string // empty for access requests
 	At            time.Time
 	Reason        string // of EventHeld: a code; ReasonInviterGone also of EventTransferred and EventRevoked
 	Said          string // of EventHeld: what the newest mail came to, as in MailNote
@@ -270,7 +284,7 @@ func (r *Roster) newsLetters(ctx context.Context, tx pgx.Tx, mails []Mail, lette
 	batch.Queue(`
 		SELECT `+appColumns+`, `+accountColumns+`, COALESCE(address.block, ''), app.mail_stopped_until, app.mail_stopped_reason
 		FROM account JOIN app ON app.id = account.app_id
-		LEFT JOIN address ON address.app_id = account.app_id AND address.email_key = account.email_key
+		LEFT JOIN address ON address.app_id = account.app_id AND address.email_key = `+mailKey+`
 		WHERE account.id = ANY($1)`, inviters).Query(func(rows pgx.Rows) error {
 		found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[newsAccount])
 		for _, account := range found {
@@ -289,7 +303,13 @@ func (r *Roster) newsLetters(ctx context.Context, tx pgx.Tx, mails []Mail, lette
 		JOIN workspace ON workspace.id = invitation.workspace_id
 		LEFT JOIN account ON account.id = invitation.account_id
 		WHERE event.type <> $4 OR invitation.state = 'on_hold'
-		ORDER BY event.id`, events, mailOf, inviterOf, EventHeld).Query(func(rows pgx.Rows) error {
+		UNION ALL
+		SELECT q.mail_id, event.type, event.subject_id, access_request.full_name, access_request.email, '', event.at, COALESCE(event.data->>'reason', ''), ''
+		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS q (event_id, mail_id, inviter_id)
+		JOIN event ON event.id = q.event_id
+		JOIN access_request ON access_request.app_id = event.app_id AND access_request.id = event.subject_id AND access_request.requester_id = q.inviter_id
+		WHERE event.type <> $5 OR access_request.state = 'on_hold'
+		ORDER BY 7, 3`, events, mailOf, inviterOf, EventHeld, EventRequestHeld).Query(func(rows pgx.Rows) error {
 		found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
 			MailID uuid.UUID
 			NewsLine

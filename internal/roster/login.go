@@ -25,6 +25,10 @@ const (
 	// mailbox tomorrow shall not have it.
 	passwordLife = time.Hour
 
+	// newAccountLife is the same for the link in the first mail of an account
+	// that was made for a person, who did not ask for it.
+	newAccountLife = 14 * 24 * time.Hour
+
 	// passwordEvery is the rest between two such mails to an account, and
 	// maxPasswordMails how many it gets in passwordDay: anybody can ask for them.
 	passwordEvery    = 5 * time.Minute
@@ -71,32 +75,37 @@ func (r *Roster) LogIn(ctx context.Context, app uuid.UUID, identifier, password 
 	return r.Account(ctx, app, id)
 }
 
-// AskPassword mails a link to set a password to the active account whose
-// primary address or username is identifier, at most once in five minutes and
-// ten times a day. Whether it did is told to nobody. The
-// person comes back to invitation, if that is one of the app's, once the password
-// is set; Nil: none.
-func (r *Roster) AskPassword(ctx context.Context, app uuid.UUID, identifier string, invitation uuid.UUID, key IdempotencyKey) error {
+// Destination is where a person goes on once their password is set: to the page
+// of an invitation or of an access request, or, if both are Nil, nowhere in
+// particular.
+type Destination struct{ InvitationID, RequestID uuid.UUID }
+
+// AskPassword mails a link to set a password to the account whose primary
+// address or username is identifier, at most once in five minutes and ten times
+// a day. Whether it did is told to nobody. The person comes back to next, if
+// that is one of the app's, once the password is set.
+func (r *Roster) AskPassword(ctx context.Context, app uuid.UUID, identifier string, next Destination, key IdempotencyKey) error {
 	condition, named := identifierCondition(identifier)
 	_, err := once(ctx, r, app, key, func(tx pgx.Tx) (struct{}, error) {
-		return struct{}{}, r.askPassword(ctx, tx, condition, app, named, invitation)
+		return struct{}{}, r.askPassword(ctx, tx, condition, app, named, next)
 	})
 	return err
 }
 
-func (r *Roster) askPassword(ctx context.Context, tx pgx.Tx, condition string, app uuid.UUID, named string, invitation uuid.UUID) error {
+func (r *Roster) askPassword(ctx context.Context, tx pgx.Tx, condition string, app uuid.UUID, named string, next Destination) error {
 	now := r.now()
 	m := Mail{ID: newID(), AppID: app, Kind: MailPassword, Lane: Interactive}
 	err := tx.QueryRow(ctx, `
 		UPDATE account SET password_asked_at = $3
-		WHERE `+condition+` AND status = 'active' AND `+isLive+`
+		WHERE `+condition+` AND `+isUsable+` AND `+isLive+`
 			AND (password_asked_at IS NULL OR password_asked_at <= $4)
 			AND (SELECT count(*) FROM message
 				WHERE message.subject_id = account.id AND message.kind = $5 AND message.created_at > $6) < $7
-		RETURNING id, email_key, password_version,
-			(SELECT invitation.id FROM invitation WHERE invitation.app_id = $1 AND invitation.id = $8)`,
-		app, named, now, now.Add(-passwordEvery), MailPassword, now.Add(-passwordDay), maxPasswordMails, invitation).
-		Scan(&m.SubjectID, &m.EmailKey, &m.Args.Version, &m.Args.InvitationID)
+		RETURNING id, password_version,
+			(SELECT invitation.id FROM invitation WHERE invitation.app_id = $1 AND invitation.id = $8),
+			(SELECT access_request.id FROM access_request WHERE access_request.app_id = $1 AND access_request.id = $9)`,
+		app, named, now, now.Add(-passwordEvery), MailPassword, now.Add(-passwordDay), maxPasswordMails, next.InvitationID, next.RequestID).
+		Scan(&m.SubjectID, &m.Args.Version, &m.Args.InvitationID, &m.Args.RequestID)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}
@@ -115,7 +124,8 @@ type PasswordLink struct {
 	App          App
 	Account      Account
 	HasPassword  bool       // there is one to be replaced
-	InvitationID *uuid.UUID // where the person goes on afterwards; nil: nowhere in particular
+	InvitationID *uuid.UUID // where the person goes on afterwards; nil: not to an invitation
+	RequestID    *uuid.UUID // likewise; nil: not to an access request
 	ExpiresAt    time.Time
 }
 
@@ -124,11 +134,11 @@ type PasswordLink struct {
 func (r *Roster) passwordLink(ctx context.Context, tx pgx.Tx, t Ticket, suffix string) (l PasswordLink, err error) {
 	rows, err := tx.Query(ctx, `
 		SELECT `+appColumns+`, `+accountColumns+`, account.password_hash <> '', account.password_version,
-			(message.args->>'invitation_id')::uuid, message.created_at
+			(message.args->>'invitation_id')::uuid, (message.args->>'request_id')::uuid, message.kind, message.created_at
 		FROM message
 		JOIN account ON account.app_id = message.app_id AND account.id = message.subject_id
 		JOIN app ON app.id = account.app_id
-		WHERE message.id = $1 AND message.kind = $2 `+suffix, t.ID, MailPassword)
+		WHERE message.id = $1 AND message.kind IN ($2, $3) `+suffix, t.ID, MailPassword, MailNewAccount)
 	if err != nil {
 		return l, fmt.Errorf("read password link: %w", err)
 	}
@@ -138,6 +148,8 @@ func (r *Roster) passwordLink(ctx context.Context, tx pgx.Tx, t Ticket, suffix s
 		HasPassword  bool
 		Version      int
 		InvitationID *uuid.UUID
+		RequestID    *uuid.UUID
+		Kind         string
 		AskedAt      time.Time
 	}])
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -146,11 +158,19 @@ func (r *Roster) passwordLink(ctx context.Context, tx pgx.Tx, t Ticket, suffix s
 	if err != nil {
 		return l, fmt.Errorf("read password link: %w", err)
 	}
-	l = PasswordLink{found.App, found.Account, found.HasPassword, found.InvitationID, found.AskedAt.Add(passwordLife)}
-	if found.Version != t.Version || found.Account.Status != statusActive || !l.ExpiresAt.After(r.now()) {
+	l = PasswordLink{found.App, found.Account, found.HasPassword, found.InvitationID, found.RequestID, found.AskedAt.Add(linkLife(found.Kind))}
+	if found.Version != t.Version || !usable(found.Account.Status) || !l.ExpiresAt.After(r.now()) {
 		return PasswordLink{App: l.App}, ErrDeadLink
 	}
 	return l, nil
+}
+
+// linkLife is how long the link in a mail of that kind works.
+func linkLife(kind string) time.Duration {
+	if kind == MailNewAccount {
+		return newAccountLife
+	}
+	return passwordLife
 }
 
 // ViewPasswordLink is what a ticket of PurposePassword stands for. Of a link
@@ -175,7 +195,7 @@ func (r *Roster) SetPassword(ctx context.Context, app uuid.UUID, t Ticket, hash 
 			return PasswordLink{}, ErrDeadLink
 		}
 		tag, err := tx.Exec(ctx, `
-			UPDATE account SET password_hash = $3, password_version = password_version + 1, failed_logins = 0, locked_until = NULL
+			UPDATE account SET password_hash = $3, password_version = password_version + 1, failed_logins = 0, locked_until = NULL, unclaimed = false
 			WHERE id = $1 AND password_version = $2`, l.Account.ID, t.Version, hash)
 		if err != nil {
 			return l, fmt.Errorf("set password of account %s: %w", l.Account.ID, err)
@@ -196,6 +216,10 @@ type PasswordLetter struct {
 	PasswordLink
 	Version int            // of the link's ticket; the mail is its subject
 	Zone    *time.Location // of the person
+
+	// Who made the account, for MailNewAccount.
+	MakerName   string
+	CompanyName string
 }
 
 // passwordLetters checks mails with links to set a password.
@@ -209,12 +233,16 @@ func (r *Roster) passwordLetters(ctx context.Context, tx pgx.Tx, mails []Mail, l
 	}
 	rows, err := tx.Query(ctx, `
 		SELECT message.id, `+appColumns+`, `+accountColumns+`, COALESCE(address.block, ''), app.mail_stopped_until, app.mail_stopped_reason,
-			account.email_key, account.password_hash <> '', account.password_version, message.created_at
+			COALESCE(`+mailKey+`, ''), account.password_hash <> '', account.password_version, message.created_at,
+			COALESCE(maker.full_name, ''), COALESCE(company.name, '')
 		FROM message
 		JOIN account ON account.app_id = message.app_id AND account.id = message.subject_id
 		JOIN app ON app.id = account.app_id
-		LEFT JOIN address ON address.app_id = account.app_id AND address.email_key = account.email_key
-		WHERE message.id = ANY($1)`, ids)
+		LEFT JOIN address ON address.app_id = account.app_id AND address.email_key = `+mailKey+`
+		LEFT JOIN access_request ON access_request.made_id = account.id AND message.kind = $2
+		LEFT JOIN account maker ON maker.id = access_request.requester_id
+		LEFT JOIN company ON company.id = access_request.company_id
+		WHERE message.id = ANY($1)`, ids, MailNewAccount)
 	if err != nil {
 		return fmt.Errorf("read %d password mails: %w", len(ids), err)
 	}
@@ -225,6 +253,8 @@ func (r *Roster) passwordLetters(ctx context.Context, tx pgx.Tx, mails []Mail, l
 		HasPassword bool
 		Version     int
 		AskedAt     time.Time
+		Maker       string
+		Company     string
 	}
 	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[asked])
 	if err != nil {
@@ -237,22 +267,22 @@ func (r *Roster) passwordLetters(ctx context.Context, tx pgx.Tx, mails []Mail, l
 	now := r.now()
 	for _, m := range mails {
 		a, ok := byMail[m.ID]
-		until := a.AskedAt.Add(passwordLife)
+		until := a.AskedAt.Add(linkLife(m.Kind))
 		l := Letter{Block: a.Block, Stop: stopped(a.StoppedUntil, a.StoppedReason, now), Password: &PasswordLetter{
 			PasswordLink: PasswordLink{App: a.App, Account: a.Account, HasPassword: a.HasPassword, ExpiresAt: until},
-			Version:      a.Version, Zone: zone(a.Account.TimeZone, a.App.TimeZone),
+			Version:      a.Version, Zone: zone(a.Account.TimeZone, a.App.TimeZone), MakerName: a.Maker, CompanyName: a.Company,
 		}}
 		switch {
 		case !ok:
 			l.Skip = "the account is gone"
-		case a.Status != statusActive:
+		case !usable(a.Status):
 			l.Skip = Skip("the account is " + a.Status)
 		case a.EmailKey != m.EmailKey:
 			l.Skip = "the account has another address now"
 		case a.Version != m.Args.Version:
 			l.Skip = "the password was set since"
 		case !until.After(now):
-			l.Skip = "the link's hour is over"
+			l.Skip = "the link's time is over"
 		}
 		letters[m.ID] = l
 	}

@@ -14,7 +14,7 @@ import (
 // check gets it.
 func askedFor(t *testing.T, b *rostertest.Bundle, account roster.Account) roster.Mail {
 	t.Helper()
-	done(t, b.AskPassword(t.Context(), b.App.ID, account.Email, uuid.Nil, noKey))
+	done(t, b.AskPassword(t.Context(), b.App.ID, account.Email, roster.Destination{}, noKey))
 	m := roster.Mail{AppID: b.App.ID, Kind: roster.MailPassword, SubjectID: account.ID, EmailKey: "ann@example.org"}
 	m.ID = rostertest.Value[uuid.UUID](t, b, `SELECT id FROM message WHERE subject_id = $1 AND kind = 'password' ORDER BY id DESC LIMIT 1`, account.ID)
 	m.Args.Version = rostertest.Value[int](t, b, `SELECT COALESCE((args->>'version')::int, 0) FROM message WHERE id = $1`, m.ID)
@@ -59,7 +59,7 @@ func TestPasswordLetters(t *testing.T) {
 	skip(m, "the account has another address now")
 	b.Exec(t, `UPDATE account SET email_key = 'ann@example.org' WHERE id = $1`, account.ID)
 	b.Clock.Add(time.Hour)
-	skip(m, "the link's hour is over")
+	skip(m, "the link's time is over")
 	m = askedFor(t, b, account)
 	_, err := b.SetPassword(t.Context(), b.App.ID, roster.Ticket{ID: m.ID, Version: 0}, hash(t, goodPassword), noKey)
 	done(t, err)
@@ -77,9 +77,9 @@ func TestTenancyOfPasswords(t *testing.T) {
 	b := rostertest.Begin(t)
 	other := b.Another(t)
 	account := withPassword(t, b)
-	done(t, other.AskPassword(t.Context(), other.App.ID, account.Email, uuid.Nil, noKey))
+	done(t, other.AskPassword(t.Context(), other.App.ID, account.Email, roster.Destination{}, noKey))
 	theirs := other.Invite(t, "ann@example.org")
-	done(t, b.AskPassword(t.Context(), b.App.ID, account.Email, theirs.ID, noKey))
+	done(t, b.AskPassword(t.Context(), b.App.ID, account.Email, roster.Destination{InvitationID: theirs.ID}, noKey))
 	if n := rostertest.Value[int](t, b, `SELECT count(*) FROM message WHERE kind = 'password'`); n != 1 {
 		t.Fatalf("%d mails, want that of the own app", n)
 	}

@@ -214,7 +214,7 @@ func addAll(ctx context.Context, tx pgx.Tx, app, actor uuid.UUID, rows []NewMemb
 			LEFT JOIN LATERAL (
 				SELECT state, name, company_id FROM workspace WHERE app_id = $1 AND id = q.workspace_id LIMIT 1) AS workspace ON true
 			LEFT JOIN LATERAL (
-				SELECT status, email, email_key, full_name FROM account WHERE app_id = $1 AND id = q.account_id LIMIT 1) AS account ON true
+				SELECT status, email, COALESCE(email_key, '') AS email_key, full_name FROM account WHERE app_id = $1 AND id = q.account_id LIMIT 1) AS account ON true
 			LEFT JOIN LATERAL (
 				SELECT name, company_id FROM workspace WHERE app_id = $1 AND id = q.origin_id LIMIT 1) AS origin ON true
 		), added AS (

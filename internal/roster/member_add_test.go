@@ -213,7 +213,7 @@ func TestNotifyWorkspaces(t *testing.T) {
 	if n := len(b.Mails(t, item.ID)); n != 0 {
 		t.Errorf("%d mails without the app's policy", n)
 	}
-	_, err := b.DecideNotification(t.Context(), b.App.ID, cleo.ID, item.ID, true, noKey)
+	_, err := b.DecideNotification(t.Context(), b.App.ID, cleo.ID, item.ID, true, "", noKey)
 	refused(t, err, roster.Conflict, "nothing_to_decide")
 	if told, skip := notify(); told != 0 || skip == "" {
 		t.Errorf("told again of %d", told)

@@ -31,11 +31,17 @@ const (
 	MailNews       = "news"       // to the inviter: what became of invitations
 	MailWorkspaces = "workspaces" // to a person who was added to workspaces, if the app's policy wants it
 	MailPassword   = "password"   // to a person who wants to set a password
+
+	MailNewAccount = "new_account"    // to a person for whom an account was made, to set a password
+	MailRequest    = "access_request" // to whoever has the address of the account that access is asked for
+	MailAuthorized = "access_granted" // to every address of a person whose account support gave access to
 )
 
-// Invites tells whether mail of a kind goes to an invited person, so that the
-// invitation hangs on what becomes of it.
-func Invites(kind string) bool { return kind == MailInvitation || kind == MailReminder }
+// Asks tells whether mail of a kind asks a person for a decision, so that its
+// subject, an invitation or an access request, hangs on what becomes of it.
+func Asks(kind string) bool {
+	return kind == MailInvitation || kind == MailReminder || kind == MailRequest
+}
 
 // Mail is one e-mail that an action asked for: a row of the table message. It
 // names its subject and nothing of its content, which is written when it is
@@ -48,17 +54,18 @@ type Mail struct {
 	Purpose   string // at most one mail of a subject ever has it
 	Args      MailArgs
 	Lane      Lane
-	EmailKey  string // to whom; empty: to the account that is the subject
+	EmailKey  string // to whom; empty: to the account that is the subject, if it can be written to
 }
 
 // MailArgs are what the late check compares with the subject.
 type MailArgs struct {
-	Version  int         `json:"version,omitempty"`   // MailInvitation, MailReminder, MailPassword: of its link
-	Send     int         `json:"send,omitempty"`      // MailInvitation: which mail of that version
-	Retry    int         `json:"retry,omitempty"`     // MailInvitation: how often it was written again because the mailbox was full
+	Version  int         `json:"version,omitempty"`   // all but MailNews and MailWorkspaces: of its link
+	Send     int         `json:"send,omitempty"`      // MailInvitation, MailRequest: which mail of that version
+	Retry    int         `json:"retry,omitempty"`     // likewise: how often it was written again because the mailbox was full
 	EventIDs []uuid.UUID `json:"event_ids,omitempty"` // MailNews: what is told
 
-	InvitationID *uuid.UUID `json:"invitation_id,omitempty"` // MailPassword: where the person goes on; nil: nowhere in particular
+	InvitationID *uuid.UUID `json:"invitation_id,omitempty"` // MailPassword: where the person goes on; nil: not to an invitation
+	RequestID    *uuid.UUID `json:"request_id,omitempty"`    // likewise; nil: not to an access request
 }
 
 // ComposeMail is the job that writes what waits in a lane. One is enough for
@@ -111,10 +118,11 @@ func (r *Roster) ask(ctx context.Context, tx pgx.Tx, now time.Time, mails ...Mai
 	}
 	if _, err := tx.Exec(ctx, `
 		INSERT INTO message (id, app_id, kind, subject_id, purpose, args, lane, email_key, state, due_at, created_at)
-		SELECT id, app_id, kind, subject_id, purpose, args, $8,
-			COALESCE(NULLIF(email_key, ''), (SELECT account.email_key FROM account WHERE account.id = subject_id)), 'queued', $9, $9
+		SELECT id, app_id, kind, subject_id, purpose, args, $8, to_key, 'queued', $9, $9
 		FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::text[], $6::jsonb[], $7::text[])
-			AS q (id, app_id, kind, subject_id, purpose, args, email_key)`,
+			AS q (id, app_id, kind, subject_id, purpose, args, email_key)
+		CROSS JOIN LATERAL (SELECT COALESCE(NULLIF(q.email_key, ''), (SELECT `+mailKey+` FROM account WHERE account.id = q.subject_id)) AS to_key) AS addressed
+		WHERE to_key IS NOT NULL`,
 		ids, apps, kinds, subjects, purposes, args, keys, mails[0].Lane, now); err != nil {
 		return fmt.Errorf("ask for %d mails: %w", n, err)
 	}

@@ -43,8 +43,8 @@ func (r *Roster) NotifyWorkspaces(ctx context.Context, account uuid.UUID) (told 
 			FROM workspace, account
 			WHERE membership.account_id = $1 AND membership.notice_due
 				AND workspace.id = membership.workspace_id AND account.id = membership.account_id
-			RETURNING account.app_id, account.email_key, membership.workspace_id,
-				membership.state = 'active' AND workspace.state = 'active' AND account.status = 'active'`, account)
+			RETURNING account.app_id, COALESCE(`+mailKey+`, ''), membership.workspace_id,
+				membership.state = 'active' AND workspace.state = 'active' AND `+isUsable, account)
 		if err != nil {
 			return fmt.Errorf("read notices due to account %s: %w", account, err)
 		}
@@ -131,7 +131,7 @@ func (r *Roster) noticeLetters(ctx context.Context, tx pgx.Tx, mails []Mail, let
 		FROM notification n
 		JOIN account ON account.id = n.account_id
 		JOIN app ON app.id = n.app_id
-		LEFT JOIN address ON address.app_id = account.app_id AND address.email_key = account.email_key
+		LEFT JOIN address ON address.app_id = account.app_id AND address.email_key = `+mailKey+`
 		WHERE n.id = ANY($1)`, ids)
 	if err != nil {
 		return fmt.Errorf("read %d notices: %w", len(ids), err)
@@ -159,7 +159,7 @@ func (r *Roster) noticeLetters(ctx context.Context, tx pgx.Tx, mails []Mail, let
 		switch {
 		case !ok || n.App.ID != m.AppID:
 			l.Skip = "the notice is gone"
-		case n.Account.Status != statusActive:
+		case !usable(n.Account.Status):
 			l.Skip = Skip("the account is " + n.Account.Status)
 		case n.View != ViewUnread:
 			l.Skip = "the person has seen the notice"

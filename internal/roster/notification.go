@@ -20,6 +20,8 @@ const EventNotified = "notification.created"
 const (
 	NoticeInvitation = "invitation" // somebody invites the person
 	NoticeWorkspaces = "workspaces" // the person was added to workspaces
+
+	NoticeRequest = "access_request" // a company asks for access to the person's account
 )
 
 // NotificationView is what its person did with an item. It says nothing of what
@@ -41,8 +43,8 @@ type NotificationAction string
 const (
 	ActionNone      NotificationAction = "none" // there is nothing to decide
 	ActionOpen      NotificationAction = "open"
-	ActionDone      NotificationAction = "done"      // accepted or declined
-	ActionWithdrawn NotificationAction = "withdrawn" // by the inviter, or the address is another now
+	ActionDone      NotificationAction = "done"      // decided, one way or the other
+	ActionWithdrawn NotificationAction = "withdrawn" // by who asked, or it is somebody else's now
 	ActionExpired   NotificationAction = "expired"
 )
 
@@ -59,13 +61,14 @@ type Notification struct {
 	ReadAt     *time.Time
 	ArchivedAt *time.Time
 
-	// Of NoticeInvitation only.
+	// Of NoticeInvitation and NoticeRequest, of which one of the ids is set.
 	InvitationID   *uuid.UUID
-	InvitationKind string
-	State          State // of the invitation
-	InviterName    string
+	RequestID      *uuid.UUID
+	InvitationKind string // of an invitation only
+	State          State  // of the invitation or the request
+	InviterName    string // or the requester's
 	CompanyName    string
-	Note           string // the inviter's own words, while it is open
+	Note           string // their own words, while it is open
 	ExpiresAt      *time.Time
 	DecidedAt      *time.Time
 }
@@ -78,23 +81,32 @@ type NamedWorkspace struct {
 
 // actionOfItem derives the action of a row of itemTables. $1 is now.
 const actionOfItem = `CASE
+	WHEN n.kind = 'access_request' THEN CASE
+		WHEN req.state IN ('granted', 'revoked') AND req.target_id = n.account_id OR req.state = 'denied' THEN 'done'
+		WHEN req.state IN ('granted', 'revoked', 'cancelled') THEN 'withdrawn'
+		WHEN account.email_key IS DISTINCT FROM req.email_key AND NOT EXISTS (
+			SELECT FROM secondary_email s WHERE s.account_id = n.account_id AND s.email_key = req.email_key) THEN 'withdrawn'
+		WHEN req.state = 'expired' OR req.expires_at <= $1 THEN 'expired'
+		ELSE 'open' END
 	WHEN n.kind <> 'invitation' THEN 'none'
 	WHEN inv.account_id = n.account_id THEN 'done'
-	WHEN inv.email_key <> account.email_key OR inv.account_id IS NOT NULL THEN 'withdrawn'
+	WHEN inv.email_key IS DISTINCT FROM account.email_key OR inv.account_id IS NOT NULL THEN 'withdrawn'
 	WHEN inv.state = 'declined' THEN 'done'
 	WHEN inv.state IN ('revoked', 'superseded') OR inv.state IN ('pending', 'on_hold') AND workspace.state <> 'active' THEN 'withdrawn'
 	WHEN inv.state = 'expired' OR inv.expires_at <= $1 THEN 'expired'
 	ELSE 'open' END`
 
-// itemTables are the notification n, whose account it is, and the invitation it
-// is about, if it is about one. The caller's conditions follow it.
+// itemTables are the notification n, whose account it is, and the invitation or
+// the access request it is about, if it is about one. The caller's conditions
+// follow it.
 const itemTables = `
 	FROM notification n
 	JOIN account ON account.id = n.account_id
 	LEFT JOIN invitation inv ON inv.id = n.subject_id AND n.kind = 'invitation'
+	LEFT JOIN access_request req ON req.id = n.subject_id AND n.kind = 'access_request'
 	LEFT JOIN workspace ON workspace.id = inv.workspace_id
-	LEFT JOIN company ON company.id = workspace.company_id
-	LEFT JOIN account inviter ON inviter.id = inv.inviter_id`
+	LEFT JOIN company ON company.id = COALESCE(req.company_id, workspace.company_id)
+	LEFT JOIN account inviter ON inviter.id = COALESCE(req.requester_id, inv.inviter_id)`
 
 // itemColumns are the columns of Notification, in its order.
 const itemColumns = `n.id, n.app_id, n.account_id, n.kind, n.view, ` + actionOfItem + ` AS action,
@@ -104,8 +116,9 @@ const itemColumns = `n.id, n.app_id, n.account_id, n.kind, n.view, ` + actionOfI
 		JOIN workspace w ON w.id = told.id::uuid
 		JOIN membership m ON m.workspace_id = w.id AND m.account_id = n.account_id AND m.state = 'active') END,
 	n.created_at, n.read_at, n.archived_at,
-	inv.id, COALESCE(inv.kind, ''), COALESCE(inv.state, ''), COALESCE(inviter.full_name, ''), COALESCE(company.name, ''),
-	CASE ` + actionOfItem + ` WHEN 'open' THEN inv.note ELSE '' END, inv.expires_at, inv.decided_at`
+	inv.id, req.id, COALESCE(inv.kind, ''), COALESCE(req.state, inv.state, ''), COALESCE(inviter.full_name, ''), COALESCE(company.name, ''),
+	CASE ` + actionOfItem + ` WHEN 'open' THEN COALESCE(req.note, inv.note) ELSE '' END,
+	COALESCE(req.expires_at, inv.expires_at), COALESCE(req.decided_at, inv.decided_at)`
 
 // NotificationList says which items of an inbox to list, and in which order.
 type NotificationList struct {
@@ -152,11 +165,11 @@ func (r *Roster) Notifications(ctx context.Context, app, account uuid.UUID, l No
 	return items, err
 }
 
-// mayRead refuses an account that is not an active one of the app.
+// mayRead refuses an account that is not one of the app's that its person can use.
 func mayRead(ctx context.Context, tx pgx.Tx, app, account uuid.UUID) error {
 	var active bool
 	if err := tx.QueryRow(ctx, `
-		SELECT EXISTS (SELECT FROM account WHERE app_id = $1 AND id = $2 AND status = 'active')`, app, account).Scan(&active); err != nil {
+		SELECT EXISTS (SELECT FROM account WHERE app_id = $1 AND id = $2 AND `+isUsable+`)`, app, account).Scan(&active); err != nil {
 		return fmt.Errorf("read account %s: %w", account, err)
 	}
 	if !active {
@@ -243,44 +256,69 @@ func (r *Roster) ArchiveNotifications(ctx context.Context, app, account uuid.UUI
 	})
 }
 
-// DecideNotification accepts or declines the invitation an item is about, for
-// the account in whose inbox it is. It is the decision of the link: the first
-// of the two counts, and the same one again is a success.
-func (r *Roster) DecideNotification(ctx context.Context, app, account, id uuid.UUID, accept bool, key IdempotencyKey) (Invitation, error) {
-	return once(ctx, r, app, key, func(tx pgx.Tx) (inv Invitation, err error) {
-		now := r.now()
+// Decided is what a decision about an item came to.
+type Decided struct {
+	Invitation *Invitation    `json:",omitempty"` // one of the two
+	Request    *AccessRequest `json:",omitempty"`
+}
+
+// DecideNotification accepts or declines the invitation an item is about, or
+// gives or refuses the access it asks for, for the account in whose inbox it is.
+// It is the decision of the link: the first of the two counts, and the same one
+// again is a success. v is how much is seen by access that is given; empty:
+// standard.
+func (r *Roster) DecideNotification(ctx context.Context, app, account, id uuid.UUID, accept bool, v Visibility, key IdempotencyKey) (Decided, error) {
+	return once(ctx, r, app, key, func(tx pgx.Tx) (d Decided, err error) {
 		if err := mayRead(ctx, tx, app, account); err != nil {
-			return inv, err
+			return d, err
 		}
-		item, err := readItem(ctx, tx, app, account, id, now)
-		if err != nil {
-			return inv, err
+		item, err := readItem(ctx, tx, app, account, id, r.now())
+		switch {
+		case err != nil:
+			return d, err
+		case item.RequestID != nil:
+			var q AccessRequest
+			if accept {
+				q, err = r.approve(ctx, tx, app, *item.RequestID, answerer{account: account}, v)
+			} else {
+				q, err = r.deny(ctx, tx, app, *item.RequestID, answerer{account: account}, false)
+			}
+			if errors.Is(err, errNotHolder) {
+				err = errNotYours
+			}
+			return Decided{Request: &q}, err
+		case item.InvitationID != nil:
+			inv, err := r.decideInvitation(ctx, tx, item, accept)
+			return Decided{Invitation: &inv}, err
 		}
-		if item.InvitationID == nil {
-			return inv, errorf(Conflict, "nothing_to_decide", "There is nothing to decide about this notification.")
-		}
-		if inv, err = readInvitation(ctx, tx, app, *item.InvitationID); err != nil {
-			return inv, err
-		}
-		if item.Action == ActionWithdrawn && inv.State != Revoked && inv.State != Superseded {
-			return inv, errNotYours
-		}
-		// The version is that of the moment we saw whose invitation it is: were its
-		// address corrected since, the ticket is an old one.
-		if accept {
-			inv, _, err = r.accept(ctx, tx, inv.Ticket(), Acceptance{AccountID: account}, now)
-		} else {
-			inv, err = r.decline(ctx, tx, inv.Ticket(), account, now)
-		}
-		if errors.Is(err, ErrDeadLink) || errors.Is(err, ErrWrongAccount) {
-			return inv, errNotYours
-		}
-		return inv, err
+		return d, errorf(Conflict, "nothing_to_decide", "There is nothing to decide about this notification.")
 	})
 }
 
-// errNotYours answers a decision about an invitation that was yours.
-var errNotYours = errorf(Gone, "withdrawn", "This invitation was withdrawn, or is for another address by now.")
+// decideInvitation accepts or declines the invitation that an item is about.
+func (r *Roster) decideInvitation(ctx context.Context, tx pgx.Tx, item Notification, accept bool) (inv Invitation, err error) {
+	now, app, account := r.now(), item.AppID, item.AccountID
+	if inv, err = readInvitation(ctx, tx, app, *item.InvitationID); err != nil {
+		return inv, err
+	}
+	if item.Action == ActionWithdrawn && inv.State != Revoked && inv.State != Superseded {
+		return inv, errNotYours
+	}
+	// The version is that of the moment we saw whose invitation it is: were its
+	// address corrected since, the ticket is an old one.
+	if accept {
+		inv, _, err = r.accept(ctx, tx, inv.Ticket(), Acceptance{AccountID: account}, now)
+	} else {
+		inv, err = r.decline(ctx, tx, inv.Ticket(), account, now)
+	}
+	if errors.Is(err, ErrDeadLink) || errors.Is(err, ErrWrongAccount) {
+		return inv, errNotYours
+	}
+	return inv, err
+}
+
+// errNotYours answers a decision about something that was yours to decide.
+var errNotYours = errorf(Gone, "withdrawn", "This was withdrawn, or is for another address by now.")
 
 // noteInvitation puts an open invitation into the inbox of the account that has
 // its address, if there is one. An item that was there before is unread again.

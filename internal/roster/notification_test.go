@@ -83,7 +83,7 @@ func TestNotificationOfInvitation(t *testing.T) {
 	_, err = b.RevokeInvitation(t.Context(), b.App.ID, b.Stakeholder.ID, inv.ID, noKey)
 	done(t, err)
 	wantAction(t, b, b.Outsider, roster.ActionWithdrawn)
-	_, err = b.DecideNotification(t.Context(), b.App.ID, b.Outsider.ID, item.ID, true, noKey)
+	_, err = b.DecideNotification(t.Context(), b.App.ID, b.Outsider.ID, item.ID, true, "", noKey)
 	refused(t, err, roster.Conflict, "already_revoked")
 }
 
@@ -95,7 +95,7 @@ func TestDecideNotification(t *testing.T) {
 	inv := b.Create(t, externalRow(b, b.Outsider.Email))[0].Invitation
 	item := onlyItem(t, b, b.Outsider)
 	decide := func(account uuid.UUID, accept bool) error {
-		_, err := b.DecideNotification(t.Context(), b.App.ID, account, item.ID, accept, noKey)
+		_, err := b.DecideNotification(t.Context(), b.App.ID, account, item.ID, accept, "", noKey)
 		return err
 	}
 	refused(t, decide(b.Admin.ID, true), roster.NotFound, "notification_not_found")
@@ -134,9 +134,9 @@ func TestNotificationMoves(t *testing.T) {
 	done(t, err)
 	wantAction(t, b, b.Outsider, roster.ActionWithdrawn)
 	wantAction(t, b, b.Admin, roster.ActionOpen)
-	_, err = b.DecideNotification(t.Context(), b.App.ID, b.Outsider.ID, item.ID, true, noKey)
+	_, err = b.DecideNotification(t.Context(), b.App.ID, b.Outsider.ID, item.ID, true, "", noKey)
 	refused(t, err, roster.Gone, "withdrawn")
-	_, err = b.DecideNotification(t.Context(), b.App.ID, b.Admin.ID, onlyItem(t, b, b.Admin).ID, true, noKey)
+	_, err = b.DecideNotification(t.Context(), b.App.ID, b.Admin.ID, onlyItem(t, b, b.Admin).ID, true, "", noKey)
 	done(t, err)
 	wantAction(t, b, b.Outsider, roster.ActionWithdrawn)
 	wantAction(t, b, b.Admin, roster.ActionDone)
@@ -264,7 +264,7 @@ func TestArchiveNotifications(t *testing.T) {
 		done(t, err)
 		return item
 	}
-	_, err := b.DecideNotification(t.Context(), b.App.ID, b.Outsider.ID, all[0].ID, true, noKey)
+	_, err := b.DecideNotification(t.Context(), b.App.ID, b.Outsider.ID, all[0].ID, true, "", noKey)
 	done(t, err)
 	if item := set(all[3].ID, roster.ViewArchived); item.View != roster.ViewArchived || item.Action != roster.ActionOpen || item.ArchivedAt == nil || item.ReadAt == nil {
 		t.Errorf("archived item is %+v", item)
@@ -303,7 +303,7 @@ func TestArchiveNotifications(t *testing.T) {
 		t.Errorf("unread item is %+v", item)
 	}
 	done(t, func() error {
-		_, err := b.DecideNotification(t.Context(), b.App.ID, b.Outsider.ID, all[3].ID, false, noKey)
+		_, err := b.DecideNotification(t.Context(), b.App.ID, b.Outsider.ID, all[3].ID, false, "", noKey)
 		return err
 	}())
 }
@@ -373,7 +373,7 @@ func TestRaceItemAndLink(t *testing.T) {
 	items := inbox(t, b, b.Outsider, roster.NotificationList{Limit: rounds})
 	for round, inv := range invitations {
 		approveErr, declineErr := race(round, func(ctx context.Context) error {
-			_, err := b.DecideNotification(ctx, b.App.ID, b.Outsider.ID, items[round].ID, true, noKey)
+			_, err := b.DecideNotification(ctx, b.App.ID, b.Outsider.ID, items[round].ID, true, "", noKey)
 			return err
 		}, func(ctx context.Context) error {
 			_, err := b.DeclineInvitation(ctx, inv.Ticket())

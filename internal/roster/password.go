@@ -133,7 +133,7 @@ func (r *Roster) checkPassword(ctx context.Context, condition string, app uuid.U
 				failed_logins = CASE WHEN locked_until <= $3 THEN 1 ELSE failed_logins + 1 END,
 				locked_until = CASE WHEN locked_until IS NULL AND failed_logins + 1 >= $4 THEN $5::timestamptz
 					WHEN locked_until <= $3 THEN NULL ELSE locked_until END
-			WHERE `+condition+` AND (locked_until IS NULL OR locked_until <= $3) AND status = 'active' AND `+isLive+`
+			WHERE `+condition+` AND (locked_until IS NULL OR locked_until <= $3) AND `+isUsable+` AND `+isLive+`
 			RETURNING id, password_hash`, app, named, now, maxFailedLogins, now.Add(loginRest)).Scan(&account, &phc)
 	})
 	if counted != nil && !errors.Is(counted, pgx.ErrNoRows) {
@@ -176,7 +176,7 @@ func (r *Roster) StartSession(ctx context.Context, app, account uuid.UUID) (valu
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `
 			INSERT INTO session (hash, app_id, account_id, created_at, expires_at)
-			SELECT $1, app_id, id, $4, $5 FROM account WHERE app_id = $2 AND id = $3 AND status = 'active'`,
+			SELECT $1, app_id, id, $4, $5 FROM account WHERE app_id = $2 AND id = $3 AND `+isUsable,
 			hashSession(value), app, account, r.now(), until)
 		if err == nil && tag.RowsAffected() == 0 {
 			err = notFound("account")
@@ -203,7 +203,7 @@ func (r *Roster) SessionAccount(ctx context.Context, value string) (account Acco
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
 			SELECT `+accountColumns+` FROM session JOIN account ON account.id = session.account_id
-			WHERE session.hash = $1 AND session.expires_at > $2 AND account.status = 'active'`, hashSession(value), r.now())
+			WHERE session.hash = $1 AND session.expires_at > $2 AND `+isUsable, hashSession(value), r.now())
 		if err != nil {
 			return err
 		}

@@ -22,7 +22,8 @@ const planRows = 100_000
 
 // bigTables grow with use. A plan reads them by an index.
 var bigTables = []string{"invitation", "event", "idempotency_key", "account", "membership", "session", "river_job", "message", "address",
-	"account_search", "secondary_email", "record", "company", "company_member", "workspace", "notification", "webhook_delivery"}
+	"account_search", "secondary_email", "record", "company", "company_member", "workspace", "notification", "webhook_delivery",
+	"access_request", "record_access"}
 
 // fill stores n invitations as years of use leave them: in 20 apps of 100
 // workspaces, one in eight open, each with its events and a remembered answer.
@@ -77,6 +78,12 @@ func fill(t *testing.T, pool *pgxpool.Pool, b *rostertest.Bundle, n int) {
 		`INSERT INTO notification (id, app_id, account_id, kind, subject_id, created_at)
 			SELECT gen_random_uuid(), invitation.app_id, account.id, 'invitation', invitation.id, invitation.created_at
 			FROM invitation JOIN account ON account.app_id = invitation.app_id AND account.email_key = invitation.email_key`,
+		`INSERT INTO access_request (id, app_id, company_id, requester_id, option, target_id, email, email_key, full_name, locale, note, state, queued_at, expires_at, decided_at, created_at)
+			SELECT id(8, n), app_id, CASE WHEN app_id = @app THEN @company ELSE id(9, n % 10000) END, @inviter, 'request', id, email, email_key, full_name, '', '',
+				CASE WHEN n % 8 = 0 THEN 'pending' WHEN n % 8 = 1 THEN 'expired' ELSE 'granted' END, created_at, created_at + interval '14 days', created_at, created_at
+			FROM (SELECT *, (row_number() OVER ())::int AS n FROM account WHERE kind = 'client') AS account`,
+		`INSERT INTO record_access (id, app_id, account_id, company_id, visibility, request_id, granted_at)
+			SELECT gen_random_uuid(), app_id, target_id, company_id, 'full', id, created_at FROM access_request WHERE state = 'granted'`,
 		`INSERT INTO session (hash, app_id, account_id, created_at, expires_at)
 			SELECT sha256(id::text::bytea), app_id, id, now(), now() FROM account`,
 		`ANALYZE`,
@@ -142,8 +149,12 @@ func TestPlans(t *testing.T) {
 	for i := range 50 {
 		rows = append(rows, keyed(b.Row(fmt.Sprintf("new%d@example.org", i)), fmt.Sprintf("new%d", i)))
 	}
-	var adds []roster.NewMember
 	done(t, b.SetCompanyMember(t.Context(), app, b.Company.ID, actor, roster.RoleMember, noKey))
+	client(t, b, "asked@client.example")
+	requested, err := b.RequestAccess(ctx, app, actor, roster.NewAccessRequest{Option: roster.OptionRequest, CompanyID: b.Company.ID, Email: "asked@client.example", FullName: "A"}, noKey)
+	done(t, err)
+	openRequest := requested.Request
+	var adds []roster.NewMember
 	done(t, b.SetCompanyMember(t.Context(), app, b.Company.ID, b.Outsider.ID, roster.RoleMember, noKey))
 	for _, account := range []uuid.UUID{actor, b.Outsider.ID} {
 		workspace, err := b.CreateWorkspace(ctx, app, roster.NewWorkspace{CompanyID: b.Company.ID, Name: "New"}, noKey)
@@ -288,7 +299,7 @@ func TestPlans(t *testing.T) {
 		{"log in by address", "account_email", func() error { return noAccess(b.LogIn(ctx, app, "person20@example.org", goodPassword)) }},
 		{"log in by username", "account_username", func() error { return noAccess(b.LogIn(ctx, app, "person20", goodPassword)) }},
 		{"ask for a password", "message_subject_id_purpose_key", func() error {
-			return b.AskPassword(ctx, app, "person20@example.org", inv.ID, noKey)
+			return b.AskPassword(ctx, app, "person20@example.org", roster.Destination{InvitationID: inv.ID}, noKey)
 		}},
 		{"set a password", "session_account", func() error {
 			id := rostertest.Value[uuid.UUID](t, b, `SELECT message.id FROM account JOIN message ON message.subject_id = account.id AND message.kind = 'password'
@@ -298,6 +309,38 @@ func TestPlans(t *testing.T) {
 		}},
 		{"log out everywhere", "session_account", func() error { return b.EndSessions(ctx, app, actor) }},
 		{"ask renewal", "invitation_pkey", func() error { return b.AskRenewal(ctx, inv.Ticket()) }},
+		{"check an address", "account_email", func() error {
+			_, err := b.CheckAddress(ctx, app, actor, b.Company.ID, "person20@example.org")
+			return err
+		}},
+		{"ask for access", "secondary_email_key", func() error {
+			_, err := b.RequestAccess(ctx, app, actor, roster.NewAccessRequest{Option: roster.OptionTemporary, CompanyID: b.Company.ID, Email: "person200@example.org", FullName: "A"}, noKey)
+			return err
+		}},
+		{"make another account", "account_username", func() error {
+			_, err := b.RequestAccess(ctx, app, actor, roster.NewAccessRequest{Option: roster.OptionNewAccount, CompanyID: b.Company.ID, Email: "person220@example.org", FullName: "A"}, noKey)
+			return err
+		}},
+		{"list access requests", "access_request_app", func() error {
+			_, err := b.AccessRequests(ctx, app, roster.RequestList{Limit: 20})
+			return err
+		}},
+		{"list access requests of a company", "access_request_company", func() error {
+			_, err := b.AccessRequests(ctx, app, roster.RequestList{Company: b.Company.ID, State: roster.Pending, Limit: 20})
+			return err
+		}},
+		{"look at an access request", "access_request_pkey", func() error { _, err := b.ViewRequest(ctx, openRequest.Ticket()); return err }},
+		{"write of access requests", "access_request_pkey", func() error { _, err := b.Letters(ctx, b.Mails(t, openRequest.ID)); return err }},
+		{"approve access", "access_request_pkey", func() error { _, err := b.ApproveRequest(ctx, openRequest.Ticket(), uuid.Nil, ""); return err }},
+		{"read records by access", "record_access_", func() error {
+			_, err := b.Records(ctx, app, actor, *openRequest.TargetID, uuid.Nil, 20)
+			return err
+		}},
+		{"revoke access", "record_access_", func() error {
+			_, err := b.RevokeRequestAs(ctx, app, *openRequest.TargetID, openRequest.ID, noKey)
+			return err
+		}},
+		{"sweep access requests", "access_request_due", func() error { _, err := b.ExpireRequests(ctx, 500); return err }},
 		{"sweep", "invitation_due", func() error { _, err := b.ExpireInvitations(ctx, 500); return err }},
 		{"sweep with much to do", "invitation_due", func() error {
 			b.Clock.Add(2 * inviteLife)
@@ -346,7 +389,7 @@ func TestPlans(t *testing.T) {
 			_, _, err := b.AddRecord(ctx, app, actor, "programme", "new", noKey)
 			return err
 		}},
-		{"records", "record_account", func() error { _, err := b.Records(ctx, app, actor, uuid.Nil, 20); return err }},
+		{"records", "record_account", func() error { _, err := b.Records(ctx, app, uuid.Nil, actor, uuid.Nil, 20); return err }},
 		{"client users", "membership_", func() error {
 			_, err := b.ClientUsers(ctx, app, b.Workspace.ID, uuid.Nil, 20)
 			return err

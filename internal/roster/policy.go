@@ -12,17 +12,19 @@ import (
 // value is no policy: DefaultPolicy is what holds for an app that has none of
 // its own.
 type Policy struct {
-	InvitationDays  int              `json:"invitation_days"`  // how long an invitation can be accepted
-	ResendMinutes   int              `json:"resend_minutes"`   // rest between two mails of one invitation
-	MaxResends      int              `json:"max_resends"`      // how often one address may be mailed again by hand
-	MaxReopens      int              `json:"max_reopens"`      // how often an expired invitation may start anew
-	Duplicate       DuplicateRule    `json:"duplicate"`        // what inviting an address again does
-	OrphanedInviter OrphanRule       `json:"orphaned_inviter"` // what becomes of open invitations whose inviter may no longer invite
-	NoticeByMail    bool             `json:"notice_by_mail"`   // whether people are mailed about new workspaces
-	Reminders       ReminderSettings `json:"reminders"`        // of open invitations
-	MergeMode       MergeMode        `json:"merge_mode"`       // who starts the merge of a temporary account
-	MergeUndoDays   int              `json:"merge_undo_days"`  // how long a merge can be undone
-	AcceptURL       string           `json:"accept_url"`       // the app's own page that invitations lead to, with ?token=; empty: Usher's
+	InvitationDays     int              `json:"invitation_days"`       // how long an invitation can be accepted
+	ResendMinutes      int              `json:"resend_minutes"`        // rest between two mails of one invitation
+	MaxResends         int              `json:"max_resends"`           // how often one address may be mailed again by hand
+	MaxReopens         int              `json:"max_reopens"`           // how often an expired invitation may start anew
+	Duplicate          DuplicateRule    `json:"duplicate"`             // what inviting an address again does
+	OrphanedInviter    OrphanRule       `json:"orphaned_inviter"`      // what becomes of open invitations whose inviter may no longer invite
+	NoticeByMail       bool             `json:"notice_by_mail"`        // whether people are mailed about new workspaces
+	Reminders          ReminderSettings `json:"reminders"`             // of open invitations
+	RequestDays        int              `json:"request_days"`          // how long an access request can be decided
+	RequestCoolOffDays int              `json:"request_cool_off_days"` // after a denial, before the same company may ask again
+	MergeMode          MergeMode        `json:"merge_mode"`            // who starts the merge of a temporary account
+	MergeUndoDays      int              `json:"merge_undo_days"`       // how long a merge can be undone
+	AcceptURL          string           `json:"accept_url"`            // the app's own page that invitations lead to, with ?token=; empty: Usher's
 }
 
 // ReminderSettings say when open invitations are called to mind.
@@ -76,12 +78,22 @@ func DefaultPolicy() Policy {
 		MaxResends: 3, MaxReopens: 3,
 		Duplicate: DuplicateReturn, OrphanedInviter: OrphanHold,
 		Reminders: ReminderSettings{Max: 2, FirstAfterDays: 3, LastBeforeHours: 24, WindowFrom: "08:00", WindowTo: "18:00"},
+		// A client who said no is left alone for a month.
+		RequestDays: 14, RequestCoolOffDays: 30,
 		MergeMode: MergeOnCommand, MergeUndoDays: 30,
 	}
 }
 
 // Life is how long an invitation can be accepted.
 func (p Policy) Life() time.Duration { return time.Duration(p.InvitationDays) * 24 * time.Hour }
+
+// RequestLife is how long an access request can be decided.
+func (p Policy) RequestLife() time.Duration { return time.Duration(p.RequestDays) * 24 * time.Hour }
+
+// RequestCoolOff is how long a denial keeps the same company from asking again.
+func (p Policy) RequestCoolOff() time.Duration {
+	return time.Duration(p.RequestCoolOffDays) * 24 * time.Hour
+}
 
 // Rest is how long one mail of an invitation keeps the next one back.
 func (p Policy) Rest() time.Duration { return time.Duration(p.ResendMinutes) * time.Minute }

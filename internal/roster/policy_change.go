@@ -36,6 +36,8 @@ const (
 	mostReminders     = 5            // likewise
 	maxReminderDays   = 90           // a quarter after the invitation nobody remembers it
 	maxReminderHours  = 30 * 24      // before the expiry, likewise
+	maxRequestDays    = 90           // who did not decide in a quarter will not
+	maxCoolOffDays    = 365          // a year is a long no
 	maxMergeUndoDays  = 90           // both accounts' rows are kept for as long
 	maxAcceptURL      = 500          // bytes; the token comes on top, and mail programs break long links
 )
@@ -179,6 +181,8 @@ func (p Policy) check(plain bool) error {
 		{"resend_minutes", p.ResendMinutes, minResendMinutes, maxResendMinutes, "mails in quick succession are a nuisance"},
 		{"max_resends", p.MaxResends, 0, mostResends, "whoever does not react to many mails calls the next one spam"},
 		{"max_reopens", p.MaxReopens, 0, mostReopens, "each reopening takes one of the ten versions a link can have"},
+		{"request_days", p.RequestDays, 1, maxRequestDays, "who has not decided within some months will not"},
+		{"request_cool_off_days", p.RequestCoolOffDays, 1, maxCoolOffDays, "a person who said no is not asked again at once"},
 		{"merge_undo_days", p.MergeUndoDays, 1, maxMergeUndoDays, "what is needed to undo a merge is kept that long"},
 		{"reminders.max", r.Max, 0, mostReminders, "whoever does not react to many mails calls the next one spam"},
 		{"reminders.first_after_days", r.FirstAfterDays, 1, maxReminderDays, "people need a day to react, and forget after some months"},

@@ -106,10 +106,14 @@ func dataOfRecord(rec Record) json.RawMessage {
 	return fmt.Appendf(nil, `{"record_id":%q,"kind":%q}`, rec.ID, rec.Kind)
 }
 
-// Records lists an account's records by their ids, from after on, at most limit.
-func (r *Roster) Records(ctx context.Context, app, account, after uuid.UUID, limit int) (records []Record, err error) {
+// Records lists an account's records by their ids, from after on, at most limit,
+// for an actor who may see them; Nil is the app itself.
+func (r *Roster) Records(ctx context.Context, app, actor, account, after uuid.UUID, limit int) (records []Record, err error) {
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
 		if err := exists(ctx, tx, "account", app, account); err != nil {
+			return err
+		}
+		if err := mayReadRecords(ctx, tx, app, actor, account); err != nil {
 			return err
 		}
 		rows, err := tx.Query(ctx, `

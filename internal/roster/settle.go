@@ -63,7 +63,7 @@ func (r *Roster) SettleMail(ctx context.Context, app, id uuid.UUID, sent bool, k
 // id: nil where the subject wants none any more. Of the rest, the late check
 // has the last word.
 func (r *Roster) askInstead(ctx context.Context, tx pgx.Tx, m Mail) (*uuid.UUID, error) {
-	if m.Kind == MailInvitation {
+	if m.Kind == MailInvitation || m.Kind == MailRequest {
 		mailed, err := r.In(tx).MailAgain(ctx, RetryMail{MessageID: m.ID, Retry: m.Args.Retry})
 		if err != nil || !mailed {
 			return nil, err

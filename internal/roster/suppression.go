@@ -111,7 +111,8 @@ func (r *Roster) AddressUnblocked(ctx context.Context, job LiftAddress) error {
 	})
 }
 
-// unhold lifts an address's block and mails the invitations that it held.
+// unhold lifts an address's block and mails the invitations and access requests
+// that it held.
 func (r *Roster) unhold(ctx context.Context, tx pgx.Tx, app uuid.UUID, key string, now time.Time) error {
 	if _, err := tx.Exec(ctx, `
 		UPDATE address SET block = '', detail = '', blocked_at = NULL, lifted_at = $3
@@ -142,5 +143,5 @@ func (r *Roster) unhold(ctx context.Context, tx pgx.Tx, app uuid.UUID, key strin
 			return err
 		}
 	}
-	return nil
+	return r.unholdRequests(ctx, tx, app, key, now)
 }

@@ -113,7 +113,7 @@ var tenancy = map[string]struct {
 		return err
 	}, roster.NotFound},
 	"Records": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
-		_, err := own.Records(ctx, own.App.ID, other.Stakeholder.ID, uuid.Nil, 10)
+		_, err := own.Records(ctx, own.App.ID, uuid.Nil, other.Stakeholder.ID, uuid.Nil, 10)
 		return err
 	}, roster.NotFound},
 	"AccountCompanies": {func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
@@ -290,7 +290,7 @@ var tenancy = map[string]struct {
 		return err
 	}, roster.Forbidden},
 	"DecideNotification": {func(ctx context.Context, own, other *rostertest.Bundle, theirs roster.Invitation) error {
-		_, err := own.DecideNotification(ctx, own.App.ID, own.Outsider.ID, itemOf(ctx, other, theirs), true, noKey)
+		_, err := own.DecideNotification(ctx, own.App.ID, own.Outsider.ID, itemOf(ctx, other, theirs), true, "", noKey)
 		return err
 	}, roster.NotFound},
 
@@ -337,8 +337,49 @@ var tenancy = map[string]struct {
 	"NotifyWorkspaces":  {}, // a job's, inserted by AddMembers
 	"SeeWorkspaces":     {}, // TestAccountWorkspaces
 	"Companies":         {}, // TestTenancyOfLists
-	"RemoveRecord":      {}, // TestRecords
-	"In":                {}, // no operation
+	"AccessRequest": {onRequest(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.AccessRequest(ctx, own.App.ID, id)
+		return err
+	}), roster.NotFound},
+	"ApproveRequestAs": {onRequest(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.ApproveRequestAs(ctx, own.App.ID, own.Outsider.ID, id, "", noKey)
+		return err
+	}), roster.NotFound},
+	"AuthorizeRequest": {onRequest(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.AuthorizeRequest(ctx, own.App.ID, id, roster.Authorization{Operator: "Sam", Statement: "I agree.", Reference: "1"}, noKey)
+		return err
+	}), roster.NotFound},
+	"CancelRequest": {onRequest(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.CancelRequest(ctx, own.App.ID, own.Admin.ID, id, noKey)
+		return err
+	}), roster.NotFound},
+	"CorrectRequestAddress": {onRequest(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.CorrectRequestAddress(ctx, own.App.ID, own.Admin.ID, id, "mallory@example.org", noKey)
+		return err
+	}), roster.NotFound},
+	"DenyRequestAs": {onRequest(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.DenyRequestAs(ctx, own.App.ID, own.Outsider.ID, id, false, noKey)
+		return err
+	}), roster.NotFound},
+	"ResendRequest": {onRequest(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.ResendRequest(ctx, own.App.ID, own.Admin.ID, id, noKey)
+		return err
+	}), roster.NotFound},
+	"RevokeRequestAs": {onRequest(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.RevokeRequestAs(ctx, own.App.ID, own.Outsider.ID, id, noKey)
+		return err
+	}), roster.NotFound},
+	"AccessRequests": {}, // TestAccessRequestsStayApart
+	"CheckAddress":   {}, // TestAccessRequestsStayApart
+	"RequestAccess":  {}, // TestAccessRequestsStayApart
+	"ApproveRequest": {}, // by a ticket, which names its app
+	"DenyRequest":    {}, // by a ticket, which names its app
+	"RevokeRequest":  {}, // by a ticket, which names its app
+	"ViewRequest":    {}, // by a ticket, which names its app
+	"ExpireRequests": {}, // of all apps
+	"Hold":           {}, // TestHoldOnlyFor
+	"RemoveRecord":   {}, // TestRecords
+	"In":             {}, // no operation
 }
 
 // itemOf is the item of an invitation in the inbox of the bundle's outsider.
@@ -348,6 +389,17 @@ func itemOf(ctx context.Context, b *rostertest.Bundle, inv roster.Invitation) uu
 		panic(fmt.Sprintf("the inbox is %+v (%v)", items, err))
 	}
 	return items[0].ID
+}
+
+// onRequest calls with an access request of the other app.
+func onRequest(call func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error) func(context.Context, *rostertest.Bundle, *rostertest.Bundle, roster.Invitation) error {
+	return func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		requests, err := other.AccessRequests(ctx, other.App.ID, roster.RequestList{Limit: 1})
+		if err != nil {
+			return err
+		}
+		return call(ctx, own, requests[0].ID)
+	}
 }
 
 // onEndpoint calls with the other app's endpoint.
@@ -379,6 +431,7 @@ func TestTenancy(t *testing.T) {
 			other := own.Another(t)
 			theirs := other.Invite(t, other.Outsider.Email)
 			listen(t, other, roster.EventRevoked)
+			ask(t, other, "ann@client.example")
 			if name == "ReopenInvitation" {
 				expire(t, other, theirs)
 			} else {

@@ -132,11 +132,12 @@ func (r *Roster) subscribe(ctx context.Context, t Ticket, now time.Time, eventTy
 // readSubscription fails with ErrDeadLink where the mail is no longer known.
 func readSubscription(ctx context.Context, tx pgx.Tx, t Ticket) (s Subscription, err error) {
 	rows, err := tx.Query(ctx, `
-		SELECT `+appColumns+`, message.email_key, COALESCE(NULLIF(invitation.locale, ''), app.locale),
+		SELECT `+appColumns+`, message.email_key, COALESCE(NULLIF(invitation.locale, ''), NULLIF(access_request.locale, ''), app.locale),
 			COALESCE(address.block, ''), COALESCE(address.detail, ''), address.unsubscribed_at
 		FROM message
 		JOIN app ON app.id = message.app_id
 		LEFT JOIN invitation ON invitation.app_id = message.app_id AND invitation.id = message.subject_id
+		LEFT JOIN access_request ON access_request.app_id = message.app_id AND access_request.id = message.subject_id
 		LEFT JOIN address ON address.app_id = message.app_id AND address.email_key = message.email_key
 		WHERE message.id = $1`, t.ID)
 	if err != nil {

@@ -20,9 +20,24 @@ type expireInvitations struct {
 }
 
 func (w *expireInvitations) Work(ctx context.Context, _ *river.Job[roster.ExpireInvitations]) error {
+	return expireAll(ctx, w.Roster.ExpireInvitations)
+}
+
+// expireRequests does the same for access requests.
+type expireRequests struct {
+	river.WorkerDefaults[roster.ExpireRequests]
+	*Worker
+}
+
+func (w *expireRequests) Work(ctx context.Context, _ *river.Job[roster.ExpireRequests]) error {
+	return expireAll(ctx, w.Roster.ExpireRequests)
+}
+
+// expireAll ends what is due, one chunk after the other.
+func expireAll(ctx context.Context, expire func(ctx context.Context, limit int) (int, error)) error {
 	total := 0
 	for {
-		ended, err := w.Roster.ExpireInvitations(ctx, expireChunk)
+		ended, err := expire(ctx, expireChunk)
 		if err != nil {
 			return err
 		}
