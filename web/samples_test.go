@@ -90,18 +90,25 @@ func sampleHome(change func(*personHomeView)) personHomeView {
 		}
 		return homeItem{item}
 	}
+	request := func(n int, action roster.NotificationAction, state roster.State) homeItem {
+		i := item(n, roster.NoticeRequest, roster.ViewRead, action, state)
+		i.RequestID = &i.ID
+		return i
+	}
 	open := item(1, roster.NoticeInvitation, roster.ViewUnread, roster.ActionOpen, roster.Pending, "Family Okafor – Private")
 	open.Note = "Dear Ann,\nhere is the space we spoke about on Monday."
 	v := personHomeView{
 		frame: sampleFrame("/home?app=0"), App: "0190a7e2-0000-7000-8000-000000000000", AppURL: "https://app.kindred.example/",
 		FullName: "Ann Okafor", Email: "ann.okafor@example.com", Username: "ann.okafor", Zone: sampleZone(),
-		Open: []homeItem{open, item(2, roster.NoticeInvitation, roster.ViewRead, roster.ActionOpen, roster.OnHold, "Lee family")},
+		Open: []homeItem{open, item(2, roster.NoticeInvitation, roster.ViewRead, roster.ActionOpen, roster.OnHold, "Lee family"), request(8, roster.ActionOpen, roster.Pending)},
 		Inbox: []homeItem{
 			item(3, roster.NoticeWorkspaces, roster.ViewUnread, roster.ActionNone, "", "Berg & Co", "Petit – Suivi <2>"),
 			item(4, roster.NoticeInvitation, roster.ViewRead, roster.ActionDone, roster.Accepted, "Ann – Recovery plan"),
 			item(5, roster.NoticeInvitation, roster.ViewRead, roster.ActionDone, roster.Declined, "Berg & Co"),
 			item(6, roster.NoticeInvitation, roster.ViewRead, roster.ActionExpired, roster.Expired, "Berg & Co"),
 			item(7, roster.NoticeInvitation, roster.ViewUnread, roster.ActionWithdrawn, roster.Revoked, "Berg & Co"),
+			request(9, roster.ActionDone, roster.Granted), request(10, roster.ActionDone, roster.Denied), request(11, roster.ActionDone, roster.Revoked),
+			request(12, roster.ActionExpired, roster.Expired), request(13, roster.ActionWithdrawn, roster.Cancelled),
 		},
 		Workspaces: []roster.AccountWorkspace{
 			{Name: "Ann – Recovery plan", CompanyName: "Acme Therapy"},
@@ -205,6 +212,7 @@ func samples() map[string]view {
 		"home of a person, too late": sampleHome(func(v *personHomeView) {
 			v.Done, v.Settings = doneOver, settingsForm{TimeZone: "US/Eastern", Wrong: true}
 		}),
+		"home of a person, request":  sampleHome(func(v *personHomeView) { v.Open, v.Inbox, v.Done = v.Open[2:], nil, doneGranted }),
 		"home of a person, nothing":  sampleHome(func(v *personHomeView) { v.Open, v.Inbox, v.Workspaces, v.AppURL, v.Username = nil, nil, nil, "", "" }),
 		"home of a person, archived": sampleHome(func(v *personHomeView) { v.Archived = true }),
 

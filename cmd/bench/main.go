@@ -56,6 +56,7 @@ var figures = []struct {
 	{"mail_paced", mailPaced},
 	{"mail_interactive", mailInteractive},
 	{"account_search", accountSearch},
+	{"request_decide", requestDecide},
 	{"webhook_out", webhookOut},
 	{"webhook_isolated", webhookIsolated},
 }

@@ -19,6 +19,7 @@ const (
 	EventRequestResent     = "access_request.resent"
 	EventRequestCorrected  = "access_request.address_corrected"
 	EventRequestHeld       = "access_request.held"
+	EventRequestExtended   = "access_request.expiry_extended"
 	EventRequestApproved   = "access_request.approved"
 	EventRequestGranted    = "access_request.granted"
 	EventRequestAuthorized = "access_request.authorized"

@@ -71,13 +71,14 @@ func (h holders) inUse() *Error {
 }
 
 // holdersOf are the active accounts that have an address, as their own or as a
-// secondary one. Temporary ones stand for another and are none.
+// secondary one. Temporary ones stand for another and are none, and neither are
+// those made for a person who has not taken possession of them.
 func holdersOf(ctx context.Context, tx pgx.Tx, app uuid.UUID, emailKey string) (holders, error) {
 	rows, err := tx.Query(ctx, `
-		SELECT account.id, account.kind, true FROM account WHERE app_id = $1 AND email_key = $2 AND status IN ('active', 'invited')
+		SELECT account.id, account.kind, true FROM account WHERE app_id = $1 AND email_key = $2 AND status IN ('active', 'invited') AND NOT unclaimed
 		UNION ALL
 		SELECT account.id, account.kind, false FROM secondary_email JOIN account ON account.id = secondary_email.account_id
-		WHERE secondary_email.app_id = $1 AND secondary_email.email_key = $2 AND account.status IN ('active', 'invited')`, app, emailKey)
+		WHERE secondary_email.app_id = $1 AND secondary_email.email_key = $2 AND account.status IN ('active', 'invited') AND NOT account.unclaimed`, app, emailKey)
 	if err != nil {
 		return nil, fmt.Errorf("read holders of an address: %w", err)
 	}

@@ -93,17 +93,16 @@ func (r *Roster) approve(ctx context.Context, tx pgx.Tx, app, id uuid.UUID, a an
 	target, proven := a.account, clients.has(a.account)
 	switch {
 	case a.account != uuid.Nil && !proven:
-		if q.State == Granted { // a second address, or another account: nothing is told of it
-			return q, errNotHolder
-		}
 		if a.version == 0 {
 			return q, errNotHolder
 		}
-		target = uuid.Nil
+		a.account, target = uuid.Nil, uuid.Nil // by the link alone
 	case a.account == uuid.Nil && len(held) == 1 && len(clients) == 1 && clients[0].Primary:
 		target, proven = clients[0].ID, true
 	}
 	switch {
+	case q.State == Granted && a.account != uuid.Nil && *q.TargetID != a.account:
+		return q, q.stands() // access to another's account was given
 	case q.State == Granted, q.State == Approved && !proven:
 		return q, nil // said before
 	case !q.Open() || !q.ExpiresAt.After(now):

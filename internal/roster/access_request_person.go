@@ -135,6 +135,7 @@ func (r *Roster) requestLetters(ctx context.Context, tx pgx.Tx, mails []Mail, le
 		return err
 	}
 	now := r.now()
+	var late []uuid.UUID
 	for _, m := range mails {
 		v, ok := views[m.SubjectID]
 		l := Letter{Request: &v, Block: blocks[m.ID], Stop: stopped(v.stoppedUntil, v.stoppedReason, now)}
@@ -151,13 +152,40 @@ func (r *Roster) requestLetters(ctx context.Context, tx pgx.Tx, mails []Mail, le
 			l.Skip = "a newer mail was asked for"
 		case m.Kind == MailRequest && !v.ExpiresAt.After(now):
 			l.Skip = "the access request has expired"
+		case m.Kind == MailRequest && m.Args.Send == 1 && l.Block == "" && l.Stop == nil && v.QueuedAt != nil && now.Sub(*v.QueuedAt) >= outage:
+			late = append(late, v.AccessRequest.ID)
 		}
 		if m.Kind == MailAuthorized {
 			l.To = m.EmailKey
 		}
 		letters[m.ID] = l
 	}
-	return nil
+	return extendRequests(ctx, tx, late, letters, now)
+}
+
+// extendRequests gives requests whose first mail waited for an outage the time
+// back that it cost them, as extendLate does for invitations.
+func extendRequests(ctx context.Context, tx pgx.Tx, late []uuid.UUID, letters map[uuid.UUID]Letter, now time.Time) error {
+	if len(late) == 0 {
+		return nil
+	}
+	rows, err := tx.Query(ctx, `
+		UPDATE access_request SET expires_at = expires_at + ($2::timestamptz - queued_at), queued_at = $2
+		WHERE id = ANY($1) RETURNING `+requestColumns, late, now)
+	if err != nil {
+		return fmt.Errorf("extend %d access requests: %w", len(late), err)
+	}
+	extended, err := pgx.CollectRows(rows, pgx.RowToStructByPos[AccessRequest])
+	if err != nil {
+		return fmt.Errorf("extend %d access requests: %w", len(late), err)
+	}
+	events := make([]newEvent, len(extended))
+	for i, q := range extended {
+		letters[*q.MessageID].Request.AccessRequest = q
+		events[i] = q.eventOf(EventRequestExtended, uuid.Nil)
+	}
+	_, err = recordEvents(ctx, tx, now, events...)
+	return err
 }
 
 // blocksOf are the blocks of the mails' addresses, by the mails' ids.

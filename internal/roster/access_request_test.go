@@ -342,3 +342,30 @@ func TestAccessRequestsStayApart(t *testing.T) {
 	_, err = own.RequestAccess(t.Context(), own.App.ID, other.Admin.ID, roster.NewAccessRequest{Option: roster.OptionRequest, Email: "ann@client.example", FullName: "A"}, noKey)
 	refused(t, err, roster.Forbidden, "actor_invalid")
 }
+
+// A request whose first mail waited for hours gets the time back; one that was
+// mailed in time does not.
+func TestLateRequestIsExtended(t *testing.T) {
+	t.Parallel()
+	b := rostertest.Begin(t)
+	q := ask(t, b, "ann@client.example")
+	b.Clock.Add(59 * time.Minute)
+	letters, err := b.Letters(t.Context(), b.Mails(t, q.ID))
+	done(t, err)
+	if l := letters[*q.MessageID]; l.Skip != "" || !l.Request.ExpiresAt.Equal(q.ExpiresAt) {
+		t.Errorf("in time: %+v", l)
+	}
+	b.Clock.Add(5 * time.Hour)
+	letters, err = b.Letters(t.Context(), b.Mails(t, q.ID))
+	done(t, err)
+	want := q.ExpiresAt.Add(5*time.Hour + 59*time.Minute)
+	if l := letters[*q.MessageID]; !l.Request.ExpiresAt.Equal(want) {
+		t.Errorf("the mail says until %s, want %s", l.Request.ExpiresAt, want)
+	}
+	if got, err := b.AccessRequest(t.Context(), b.App.ID, q.ID); err != nil || !got.ExpiresAt.Equal(want) {
+		t.Errorf("it is open until %s (%v), want %s", got.ExpiresAt, err, want)
+	}
+	if got := b.Events(t, q.ID); !slices.Equal(got, []string{"access_request.created", "access_request.expiry_extended"}) {
+		t.Errorf("events are %q", got)
+	}
+}

@@ -54,6 +54,7 @@ var EventTypes = []EventType{
 	{EventRequestResent, "An access request's mail was asked for again."},
 	{EventRequestCorrected, "An access request goes to another address; links of before are dead."},
 	{EventRequestHeld, "An access request is on hold: mail does not reach its address."},
+	{EventRequestExtended, "An access request's time was extended, since its mail could not leave."},
 	{EventRequestApproved, "The holder of the address said yes. Unless access is given at once, they have yet to log in."},
 	{EventRequestAuthorized, "Support gave access by hand, on the client's written statement."},
 	{EventRequestGranted, "A company has access to an account."},
