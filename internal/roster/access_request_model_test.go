@@ -102,6 +102,16 @@ func (m *model) sweep() {
 	}
 }
 
+// write is what a worker does that writes the waiting mail now: a first mail
+// that waited an hour or more gives its request that time back.
+func (m *model) write() {
+	for _, q := range m.requests {
+		if late := m.now.Sub(q.queuedAt); q.state == roster.Pending && q.sends == 1 && late >= time.Hour {
+			q.expiresAt, q.queuedAt = q.expiresAt.Add(late), m.now
+		}
+	}
+}
+
 // ask answers the code of the refusal, "granted" or "duplicate" where nothing
 // new was made, or "".
 func (m *model) ask(option, address string) (*modelRequest, string) {
@@ -390,6 +400,7 @@ func modelSequence(t *testing.T, b *rostertest.Bundle, random *rand.Rand) {
 			t.Fatalf("%s\nanswered %q (%v), want %q", strings.Join(story, "\n"), got, err, want)
 		}
 		modelHolds(t, b, m, accounts, story)
+		m.write()
 		if t.Failed() {
 			return
 		}
