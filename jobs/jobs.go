@@ -48,6 +48,10 @@ const (
 	// webhooks: nobody looks at a screen until they arrive.
 	webhookCooldown = 10 * time.Millisecond
 
+	// mergeWorkers is how many merges one process works at once: most of them
+	// wait for an app.
+	mergeWorkers = 20
+
 	// mailPoll is how often such mail is looked for even if no notification
 	// came: one that follows another within mailCooldown is not sent.
 	mailPoll = 100 * time.Millisecond
@@ -94,6 +98,7 @@ func queues() map[string]river.QueueConfig {
 		roster.QueueWebhooks:       {MaxWorkers: webhookWorkers, FetchCooldown: webhookCooldown, FetchPollInterval: mailPoll},
 		mail.QueueHooks:            {MaxWorkers: 10, FetchCooldown: river.FetchCooldownDefault},
 		roster.QueueNotices:        {MaxWorkers: 10, FetchCooldown: river.FetchCooldownDefault},
+		roster.QueueMerges:         {MaxWorkers: mergeWorkers, FetchCooldown: river.FetchCooldownDefault},
 		roster.QueueSweeps:         {MaxWorkers: 2, FetchCooldown: river.FetchCooldownDefault},
 	}
 }
@@ -108,6 +113,7 @@ var schedule = []struct {
 	{"compose_bulk", "* * * * *", roster.ComposeMail{Lane: roster.Bulk}},
 	{"expire_invitations", "* * * * *", roster.ExpireInvitations{}},
 	{"expire_requests", "* * * * *", roster.ExpireRequests{}},
+	{"finalize_merges", "*/10 * * * *", roster.FinalizeMerges{}},
 	{"reconcile_mail", "*/10 * * * *", mail.ReconcileMail{}},
 	{"wake_webhooks", "* * * * *", roster.WakeWebhooks{}},
 	{"watch_webhooks", "*/10 * * * *", mail.WatchWebhooks{}},
@@ -136,6 +142,9 @@ func NewClient(pool *pgxpool.Pool, w *Worker, logger *slog.Logger) (*river.Clien
 	river.AddWorker(workers, &sendDispatch{Worker: w})
 	river.AddWorker(workers, &expireInvitations{Worker: w})
 	river.AddWorker(workers, &expireRequests{Worker: w})
+	river.AddWorker(workers, &runMerge{Worker: w})
+	river.AddWorker(workers, &undoMerge{Worker: w})
+	river.AddWorker(workers, &finalizeMerges{Worker: w})
 	river.AddWorker(workers, &notifyWorkspace{Worker: w})
 	river.AddWorker(workers, &applyProviderEvent{Worker: w})
 	river.AddWorker(workers, &retryMail{Worker: w})

@@ -91,6 +91,7 @@ CREATE INDEX access_request_due ON public.access_request USING btree (expires_at
 CREATE INDEX access_request_made ON public.access_request USING btree (made_id);
 CREATE UNIQUE INDEX access_request_open ON public.access_request USING btree (company_id, email_key) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text, 'approved'::text]));
 CREATE UNIQUE INDEX access_request_open_target ON public.access_request USING btree (company_id, target_id) WHERE ((state = ANY (ARRAY['pending'::text, 'on_hold'::text, 'approved'::text])) AND (target_id IS NOT NULL));
+CREATE INDEX access_request_target ON public.access_request USING btree (target_id) WHERE (target_id IS NOT NULL);
 
 CREATE TABLE account (
     id uuid NOT NULL,
@@ -110,6 +111,8 @@ CREATE TABLE account (
     password_version integer NOT NULL DEFAULT 0,
     password_asked_at timestamp with time zone,
     unclaimed boolean NOT NULL DEFAULT false,
+    birth_date date,
+    merged_into uuid,
     CONSTRAINT account_app_id_fkey FOREIGN KEY (app_id) REFERENCES app(id),
     CONSTRAINT account_email_check CHECK (((email = ''::text) = (email_key IS NULL))),
     CONSTRAINT account_id_app_id_key UNIQUE (id, app_id),
@@ -119,6 +122,7 @@ CREATE TABLE account (
 );
 CREATE UNIQUE INDEX account_email ON public.account USING btree (app_id, email_key) WHERE (status <> ALL (ARRAY['merged'::text, 'archived'::text]));
 CREATE INDEX account_list ON public.account USING btree (app_id, kind, id) WHERE (status <> ALL (ARRAY['merged'::text, 'archived'::text]));
+CREATE INDEX account_merged ON public.account USING btree (merged_into) WHERE (merged_into IS NOT NULL);
 CREATE UNIQUE INDEX account_username ON public.account USING btree (app_id, username) WHERE (username <> ''::text);
 
 CREATE TABLE account_search (
@@ -298,6 +302,7 @@ CREATE TABLE invitation (
     CONSTRAINT invitation_visibility_check CHECK ((visibility = ANY (ARRAY['basic'::text, 'standard'::text, 'full'::text]))),
     CONSTRAINT invitation_warning_id_fkey FOREIGN KEY (warning_id) REFERENCES warning(id)
 );
+CREATE INDEX invitation_account ON public.invitation USING btree (account_id) WHERE (account_id IS NOT NULL);
 CREATE INDEX invitation_app ON public.invitation USING btree (app_id, state, id);
 CREATE INDEX invitation_due ON public.invitation USING btree (expires_at) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
 CREATE INDEX invitation_inviter ON public.invitation USING btree (inviter_id) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
@@ -327,6 +332,53 @@ CREATE TABLE membership (
 );
 CREATE INDEX membership_account ON public.membership USING btree (account_id, workspace_id);
 CREATE INDEX membership_notice ON public.membership USING btree (account_id) WHERE notice_due;
+
+CREATE TABLE merge (
+    id uuid NOT NULL,
+    app_id uuid NOT NULL,
+    company_id uuid NOT NULL,
+    request_id uuid NOT NULL,
+    survivor_id uuid NOT NULL,
+    absorbed_id uuid NOT NULL,
+    actor_id uuid,
+    state text NOT NULL,
+    step text NOT NULL DEFAULT ''::text,
+    preview jsonb NOT NULL,
+    hash bytea NOT NULL,
+    same_person bytea,
+    keep jsonb,
+    failure text NOT NULL DEFAULT ''::text,
+    created_at timestamp with time zone NOT NULL,
+    confirmed_at timestamp with time zone,
+    moved_at timestamp with time zone,
+    merged_at timestamp with time zone,
+    undo_until timestamp with time zone,
+    ended_at timestamp with time zone,
+    CONSTRAINT merge_app_id_absorbed_id_fkey FOREIGN KEY (app_id, absorbed_id) REFERENCES account(app_id, id),
+    CONSTRAINT merge_app_id_company_id_fkey FOREIGN KEY (app_id, company_id) REFERENCES company(app_id, id),
+    CONSTRAINT merge_app_id_survivor_id_fkey FOREIGN KEY (app_id, survivor_id) REFERENCES account(app_id, id),
+    CONSTRAINT merge_pkey PRIMARY KEY (id),
+    CONSTRAINT merge_request_id_fkey FOREIGN KEY (request_id) REFERENCES access_request(id),
+    CONSTRAINT merge_state_check CHECK ((state = ANY (ARRAY['previewed'::text, 'needs_resolution'::text, 'confirmed'::text, 'running'::text, 'merged'::text, 'finalized'::text, 'failed'::text, 'cancelled'::text, 'undoing'::text, 'undone'::text]))),
+    CONSTRAINT merge_step_check CHECK ((step = ANY (ARRAY[''::text, 'preparing'::text, 'moved'::text, 'restored'::text, 'released'::text])))
+);
+CREATE UNIQUE INDEX merge_absorbed ON public.merge USING btree (absorbed_id) WHERE (state <> ALL (ARRAY['failed'::text, 'cancelled'::text, 'undone'::text]));
+CREATE INDEX merge_app ON public.merge USING btree (app_id, state, id);
+CREATE INDEX merge_due ON public.merge USING btree (undo_until, id) WHERE (state = 'merged'::text);
+CREATE INDEX merge_request ON public.merge USING btree (request_id);
+CREATE UNIQUE INDEX merge_running ON public.merge USING btree (survivor_id) WHERE (state = ANY (ARRAY['confirmed'::text, 'running'::text, 'undoing'::text]));
+CREATE INDEX merge_survivor ON public.merge USING btree (survivor_id, id);
+CREATE INDEX merge_telling ON public.merge USING btree (id) WHERE (step = 'preparing'::text);
+
+CREATE TABLE merge_change (
+    merge_id uuid NOT NULL,
+    n bigint NOT NULL,
+    what text NOT NULL,
+    before jsonb,
+    after jsonb NOT NULL,
+    CONSTRAINT merge_change_merge_id_fkey FOREIGN KEY (merge_id) REFERENCES merge(id),
+    CONSTRAINT merge_change_pkey PRIMARY KEY (merge_id, n)
+);
 
 CREATE TABLE message (
     id uuid NOT NULL,
@@ -592,6 +644,7 @@ CREATE TABLE webhook_endpoint (
     failing_since timestamp with time zone,
     paused_until timestamp with time zone,
     created_at timestamp with time zone NOT NULL,
+    merges boolean NOT NULL DEFAULT false,
     CONSTRAINT webhook_endpoint_app_id_fkey FOREIGN KEY (app_id) REFERENCES app(id),
     CONSTRAINT webhook_endpoint_app_id_id_key UNIQUE (app_id, id),
     CONSTRAINT webhook_endpoint_pkey PRIMARY KEY (id),
@@ -599,6 +652,7 @@ CREATE TABLE webhook_endpoint (
     CONSTRAINT webhook_endpoint_state_check CHECK ((state = ANY (ARRAY['enabled'::text, 'disabled'::text, 'deleted'::text])))
 );
 CREATE INDEX webhook_endpoint_enabled ON public.webhook_endpoint USING btree (app_id) WHERE (state = 'enabled'::text);
+CREATE UNIQUE INDEX webhook_endpoint_merges ON public.webhook_endpoint USING btree (app_id) WHERE (merges AND (state <> 'deleted'::text));
 
 CREATE TABLE workspace (
     id uuid NOT NULL,

@@ -98,6 +98,7 @@ type accountBody struct {
 	SecondaryEmails []string  `json:"secondary_emails,omitempty" doc:"As typed. Nobody logs in by them."`
 	Locale          string    `json:"locale,omitempty" doc:"Missing: the app's."`
 	TimeZone        string    `json:"time_zone,omitempty" doc:"Missing: the company's, then the app's."`
+	BirthDate       string    `json:"birth_date,omitempty" doc:"Missing: not told." example:"1984-05-30"`
 	CreatedAt       time.Time `json:"created_at"`
 }
 
@@ -105,7 +106,7 @@ func newAccountBody(a roster.Account) accountBody {
 	return accountBody{
 		ID: a.ID.String(), Kind: a.Kind, Status: a.Status, FullName: a.FullName, Email: a.Email,
 		Username: a.Username, SecondaryEmails: a.SecondaryEmails,
-		Locale: a.Locale, TimeZone: a.TimeZone, CreatedAt: a.CreatedAt,
+		Locale: a.Locale, TimeZone: a.TimeZone, BirthDate: a.BirthDate, CreatedAt: a.CreatedAt,
 	}
 }
 
@@ -120,12 +121,13 @@ func (s *Server) createAccount(ctx context.Context, in *struct {
 		SecondaryEmails []string `json:"secondary_emails,omitempty" maxItems:"10" doc:"Further addresses of the person. Nobody logs in by them."`
 		Locale          string   `json:"locale,omitempty" maxLength:"35" example:"fr"`
 		TimeZone        string   `json:"time_zone,omitempty" maxLength:"64" example:"Europe/Paris"`
+		BirthDate       string   `json:"birth_date,omitempty" maxLength:"10" doc:"Two accounts with different ones are not merged before somebody says that they are of one person." example:"1984-05-30"`
 	}
 },
 ) (*created[accountBody], error) {
 	account, err := s.Roster.CreateAccount(ctx, requestOf(ctx).app, roster.NewAccount{
 		Kind: in.Body.Kind, FullName: in.Body.FullName, Email: in.Body.Email, Locale: in.Body.Locale, TimeZone: in.Body.TimeZone,
-		Username: in.Body.Username, SecondaryEmails: in.Body.SecondaryEmails,
+		Username: in.Body.Username, SecondaryEmails: in.Body.SecondaryEmails, BirthDate: in.Body.BirthDate,
 	}, in.key(ctx, "", in.RawBody))
 	if in.Body.Kind == roster.Client {
 		err = offerOptions(err, in.Body.Email, in.Body.FullName)
@@ -158,12 +160,13 @@ func (s *Server) updateAccount(ctx context.Context, in *struct {
 		SecondaryEmails *[]string `json:"secondary_emails,omitempty" maxItems:"10" doc:"All of them: those that are missing are forgotten."`
 		Locale          *string   `json:"locale,omitempty" maxLength:"35" doc:"Empty: the app's." example:"fr"`
 		TimeZone        *string   `json:"time_zone,omitempty" maxLength:"64" doc:"Empty: the company's, then the app's." example:"Europe/Paris"`
+		BirthDate       *string   `json:"birth_date,omitempty" maxLength:"10" doc:"Empty: not told." example:"1984-05-30"`
 	}
 },
 ) (*ok[accountBody], error) {
 	account, err := s.Roster.ChangeAccount(ctx, requestOf(ctx).app, id(in.ID), roster.AccountChange{
 		FullName: in.Body.FullName, Locale: in.Body.Locale, TimeZone: in.Body.TimeZone,
-		Username: in.Body.Username, SecondaryEmails: in.Body.SecondaryEmails,
+		Username: in.Body.Username, SecondaryEmails: in.Body.SecondaryEmails, BirthDate: in.Body.BirthDate,
 	}, in.key(ctx, "", in.RawBody))
 	return &ok[accountBody]{newAccountBody(account)}, err
 }

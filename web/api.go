@@ -43,6 +43,7 @@ func (s *Server) apiRoutes() {
 		{Name: tagInvitations, Description: "Invitations ask a person to join a workspace."},
 		{Name: tagOwnPages, Description: "Your app can show its own pages instead of Usher's: each of their steps is here. Set `accept_url` in your policy, and invitations' links lead there, with `?token=`."},
 		{Name: tagAccess, Description: "What to do about a client's address that has an account: ask its holder, make another, or both."},
+		{Name: tagMerges, Description: "Folding an account that was made meanwhile into the client's own: with a preview, in one step, and so that it can be undone."},
 		{Name: tagInbox, Description: "What awaits a person, and what they did with it."},
 		{Name: tagMail, Description: "What happened to each mail, and the addresses that get none."},
 		{Name: tagAccounts, Description: "People your app knows, and what it keeps for them."},
@@ -59,6 +60,7 @@ func (s *Server) apiRoutes() {
 	s.invitationRoutes()
 	s.memberRoutes()
 	s.accessRequestRoutes()
+	s.mergeRoutes()
 	s.notificationRoutes()
 	s.sessionRoutes()
 	s.mailRoutes()
@@ -74,6 +76,7 @@ const (
 	tagInvitations = "Invitations"
 	tagInbox       = "Inbox"
 	tagAccess      = "Access requests"
+	tagMerges      = "Merges"
 	tagOwnPages    = "Pages of your own"
 	tagMail        = "Mail"
 	tagAccounts    = "Accounts"

@@ -201,9 +201,13 @@ func (s *Server) logIn(c *fiber.Ctx) (view, error) {
 		return s.tooManyTries(c, s.accountFrame(c, v, "/login", "next", next), nameTriesTime), nil
 	}
 	account, err := s.Roster.LogIn(c.UserContext(), v.app.ID, identifier, password)
-	if roster.CodeOf(err) == "credentials_wrong" {
+	switch roster.CodeOf(err) {
+	case "credentials_wrong":
 		c.Status(fiber.StatusUnprocessableEntity)
 		return s.logInForm(c, v, next, identifier, credentialsWrong), nil
+	case "account_merged":
+		c.Status(fiber.StatusConflict)
+		return s.logInForm(c, v, next, identifier, accountMerged), nil
 	}
 	if err != nil {
 		return nil, err

@@ -266,13 +266,14 @@ const (
 
 	identifierMissing formError = "identifier_missing"
 	credentialsWrong  formError = "credentials_wrong" // the two do not belong together
+	accountMerged     formError = "account_merged"    // it lives on in another
 )
 
 // formErrors lists them all.
 var formErrors = []formError{
 	nameMissing, nameTooLong, nameUnusable,
 	passwordMissing, passwordTooShort, passwordTooLong, passwordWrong,
-	identifierMissing, credentialsWrong,
+	identifierMissing, credentialsWrong, accountMerged,
 }
 
 // Field is the name and id of the field the error is about.
@@ -280,7 +281,7 @@ func (e formError) Field() string {
 	switch {
 	case strings.HasPrefix(string(e), "name_"):
 		return "full_name"
-	case e == identifierMissing || e == credentialsWrong:
+	case e == identifierMissing || e == credentialsWrong || e == accountMerged:
 		return "identifier"
 	}
 	return "password"

@@ -43,7 +43,7 @@ func (s *Server) sessionRoutes() {
 	register(s, huma.Operation{
 		OperationID: "create-session", Method: http.MethodPost, Path: "/v1/sessions", Tags: []string{tagOwnPages},
 		DefaultStatus: http.StatusOK, Errors: []int{429}, Summary: "Check a person's password",
-		Description: "For apps without a log-in of their own: answers the account, and keeping the person logged in is up to you. It changes nothing, and so takes no Idempotency-Key. Whatever does not fit gets 422 `credentials_wrong`: nobody learns which accounts there are. Ten tries for a name are let through in a quarter of an hour; bound the tries of one caller yourself.",
+		Description: "For apps without a log-in of their own: answers the account, and keeping the person logged in is up to you. It changes nothing, and so takes no Idempotency-Key. Whatever does not fit gets 422 `credentials_wrong`: nobody learns which accounts there are. The password of an account that was merged away gets 409 `account_merged`. Ten tries for a name are let through in a quarter of an hour; bound the tries of one caller yourself.",
 	}, s.checkPassword)
 	register(s, huma.Operation{
 		OperationID: "ask-password", Method: http.MethodPost, Path: "/v1/passwords/reset", Tags: []string{tagOwnPages},

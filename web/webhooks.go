@@ -42,7 +42,7 @@ func (s *Server) webhookRoutes() {
 	})
 	register(s, huma.Operation{
 		OperationID: "update-webhook-endpoint", Method: http.MethodPatch, Path: "/v1/webhook-endpoints/{id}", Tags: []string{tagWebhooks},
-		Summary: "Change, disable or enable an endpoint", Errors: []int{404},
+		Summary: "Change, disable or enable an endpoint", Errors: []int{404, 409},
 		Description: "While an endpoint is disabled nothing is sent to it, and no event is queued for it. What was queued before goes out when it is enabled again; a replay brings what happened meanwhile.",
 	}, s.updateEndpoint)
 	register(s, huma.Operation{
@@ -138,12 +138,13 @@ type Endpoint struct {
 	PausedUntil    *time.Time `json:"paused_until,omitempty" doc:"Nothing is sent before this: it failed often in a row, or asked for a rest by Retry-After."`
 	OldSecretUntil *time.Time `json:"old_secret_until,omitempty" doc:"Until then the secret before the last rotation signs, too."`
 	CreatedAt      time.Time  `json:"created_at"`
+	Merges         bool       `json:"merges,omitempty" doc:"Your app is called here about its merges: merge.prepare, merge.apply and merge.undo."`
 }
 
 func (s *Server) endpointBody(e roster.Endpoint) Endpoint {
 	b := Endpoint{
 		ID: e.ID.String(), URL: e.URL, Description: e.Description, Types: e.Types, State: string(e.State), Reason: e.Reason,
-		DisabledAt: e.DisabledAt, Failures: e.Failures, FailingSince: e.FailingSince, CreatedAt: e.CreatedAt,
+		DisabledAt: e.DisabledAt, Failures: e.Failures, FailingSince: e.FailingSince, CreatedAt: e.CreatedAt, Merges: e.Merges,
 	}
 	now := s.Roster.Now()
 	if e.PausedUntil != nil && e.PausedUntil.After(now) {
@@ -192,6 +193,7 @@ func (s *Server) createEndpoint(ctx context.Context, in *struct {
 		URL         string          `json:"url" maxLength:"2000" doc:"Where webhooks are posted: an https address on the public internet." example:"https://example.org/webhooks"`
 		Types       []eventTypeBody `json:"types,omitempty" maxItems:"200" doc:"The events it gets; none named: all."`
 		Description string          `json:"description,omitempty" maxLength:"200" doc:"Your own words."`
+		Merges      bool            `json:"merges,omitempty" doc:"Call your app here about its merges, too. One endpoint of an app does; without one, merges concern what Usher keeps only."`
 	}
 },
 ) (*created[newEndpointBody], error) {
@@ -199,7 +201,7 @@ func (s *Server) createEndpoint(ctx context.Context, in *struct {
 		return nil, err
 	}
 	e, err := s.Roster.CreateEndpoint(ctx, requestOf(ctx).app, roster.NewEndpoint{
-		URL: in.Body.URL, Description: in.Body.Description, Types: typesOf(in.Body.Types), SecretKey: s.Keys.ID(),
+		URL: in.Body.URL, Description: in.Body.Description, Types: typesOf(in.Body.Types), SecretKey: s.Keys.ID(), Merges: in.Body.Merges,
 	}, in.key(ctx, "", in.RawBody))
 	if err != nil {
 		return nil, err
@@ -220,10 +222,11 @@ func (s *Server) updateEndpoint(ctx context.Context, in *struct {
 		Types       *[]eventTypeBody `json:"types,omitempty" maxItems:"200" doc:"The events it gets from now on; an empty list: all."`
 		Description *string          `json:"description,omitempty" maxLength:"200"`
 		Enabled     *bool            `json:"enabled,omitempty"`
+		Merges      *bool            `json:"merges,omitempty" doc:"Whether your app is called here about its merges."`
 	}
 },
 ) (*ok[Endpoint], error) {
-	c := roster.EndpointChange{URL: in.Body.URL, Description: in.Body.Description, Enabled: in.Body.Enabled}
+	c := roster.EndpointChange{URL: in.Body.URL, Description: in.Body.Description, Enabled: in.Body.Enabled, Merges: in.Body.Merges}
 	if c.URL != nil {
 		if err := s.checkURL(*c.URL); err != nil {
 			return nil, err

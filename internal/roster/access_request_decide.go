@@ -62,7 +62,7 @@ func (r *Roster) ApproveRequest(ctx context.Context, t Ticket, account uuid.UUID
 // ApproveRequestAs gives access to an account in the name of its person.
 func (r *Roster) ApproveRequestAs(ctx context.Context, app, account, id uuid.UUID, v Visibility, key IdempotencyKey) (AccessRequest, error) {
 	return once(ctx, r, app, key, func(tx pgx.Tx) (AccessRequest, error) {
-		if err := mayRead(ctx, tx, app, account); err != nil {
+		if err := mayRead(ctx, tx, app, &account); err != nil {
 			return AccessRequest{}, err
 		}
 		return r.approve(ctx, tx, app, id, answerer{account: account}, v)
@@ -145,14 +145,17 @@ func (r *Roster) keepApproval(ctx context.Context, tx pgx.Tx, q AccessRequest, v
 	return q, err
 }
 
-// grant opens the records of a request that was just granted, and tells who
-// asked.
+// grant opens the records of a request that was just granted, begins the merge
+// if the app's policy wants that, and tells who asked.
 func (r *Roster) grant(ctx context.Context, tx pgx.Tx, q AccessRequest, actor uuid.UUID, now time.Time, events ...string) error {
 	if err := openRecords(ctx, tx, q, *q.TargetID, q.Visibility, now); err != nil {
 		return err
 	}
 	ids, err := q.record(ctx, tx, now, actor, events...)
 	if err != nil {
+		return err
+	}
+	if err := r.mergeIfAutomatic(ctx, tx, q, now); err != nil {
 		return err
 	}
 	return r.tellRequester(ctx, tx, q, now, ids[len(ids)-1])
@@ -176,7 +179,7 @@ func (r *Roster) DenyRequest(ctx context.Context, t Ticket, reported bool) (q Ac
 // DenyRequestAs refuses access to an account in the name of its person.
 func (r *Roster) DenyRequestAs(ctx context.Context, app, account, id uuid.UUID, reported bool, key IdempotencyKey) (AccessRequest, error) {
 	return once(ctx, r, app, key, func(tx pgx.Tx) (AccessRequest, error) {
-		if err := mayRead(ctx, tx, app, account); err != nil {
+		if err := mayRead(ctx, tx, app, &account); err != nil {
 			return AccessRequest{}, err
 		}
 		return r.deny(ctx, tx, app, id, answerer{account: account}, reported)
@@ -268,7 +271,7 @@ func (r *Roster) RevokeRequest(ctx context.Context, t Ticket) (q AccessRequest, 
 func (r *Roster) RevokeRequestAs(ctx context.Context, app, account, id uuid.UUID, key IdempotencyKey) (AccessRequest, error) {
 	return once(ctx, r, app, key, func(tx pgx.Tx) (AccessRequest, error) {
 		if account != uuid.Nil {
-			if err := mayRead(ctx, tx, app, account); err != nil {
+			if err := mayRead(ctx, tx, app, &account); err != nil {
 				return AccessRequest{}, err
 			}
 		}
@@ -297,6 +300,9 @@ func (r *Roster) revoke(ctx context.Context, tx pgx.Tx, app, id uuid.UUID, a ans
 			return q, errorf(Conflict, "nothing_to_revoke", "This account was made by the company itself: there is no access to take back.")
 		}
 		return q, q.stands()
+	}
+	if err := r.cancelMergesOf(ctx, tx, q, a.account, now); err != nil {
+		return q, err
 	}
 	if _, err := tx.Exec(ctx, `
 		UPDATE record_access SET revoked_at = $4
@@ -531,7 +537,7 @@ func (r *Roster) AuthorizeRequest(ctx context.Context, app, id uuid.UUID, a Auth
 			return q, invalidField("account_id", "account_ambiguous", "Several accounts have this address. Say which one is meant.")
 		}
 		if a.AccountID != uuid.Nil {
-			if err := exists(ctx, tx, "account", app, a.AccountID); err != nil {
+			if err := living(ctx, tx, app, &a.AccountID); err != nil {
 				return q, err
 			}
 		}

@@ -222,7 +222,7 @@ func mayReadRecords(ctx context.Context, tx pgx.Tx, app, actor, account uuid.UUI
 	if actor == uuid.Nil || actor == account {
 		return nil
 	}
-	if err := mayRead(ctx, tx, app, actor); err != nil {
+	if err := mayRead(ctx, tx, app, &actor); err != nil {
 		return err
 	}
 	var may bool

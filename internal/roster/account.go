@@ -50,10 +50,11 @@ type Account struct {
 	CreatedAt       time.Time
 	Username        string   // empty: none
 	SecondaryEmails []string // as typed; nobody logs in by them; nil: none
+	BirthDate       string   // "1984-05-30"; empty: not told
 }
 
 const accountColumns = `account.id, account.app_id, account.kind, account.status, account.full_name, account.email, account.locale, account.time_zone, account.created_at,
-	account.username, NULLIF(ARRAY(SELECT s.email FROM secondary_email s WHERE s.account_id = account.id ORDER BY s.created_at, s.email_key), '{}')`
+	account.username, NULLIF(ARRAY(SELECT s.email FROM secondary_email s WHERE s.account_id = account.id ORDER BY s.created_at, s.email_key), '{}'), COALESCE(to_char(account.birth_date, 'YYYY-MM-DD'), '')`
 
 // isLive is the condition of accounts that own their address.
 const isLive = `account.status NOT IN ('merged', 'archived')`
@@ -86,6 +87,7 @@ type NewAccount struct {
 
 	Username        string   // empty: none
 	SecondaryEmails []string // at most 10
+	BirthDate       string   // "1984-05-30"; empty: not told
 }
 
 // CreateAccount adds an active account. The person has no password with Usher
@@ -103,14 +105,14 @@ func (r *Roster) CreateAccount(ctx context.Context, app uuid.UUID, n NewAccount,
 				return account, err
 			}
 		}
-		c := AccountChange{FullName: &n.FullName, Locale: &n.Locale, TimeZone: &n.TimeZone, Username: &n.Username, SecondaryEmails: &n.SecondaryEmails}
-		if err := c.clean(); err != nil {
+		c := AccountChange{FullName: &n.FullName, Locale: &n.Locale, TimeZone: &n.TimeZone, Username: &n.Username, SecondaryEmails: &n.SecondaryEmails, BirthDate: &n.BirthDate}
+		if err := c.clean(r.now()); err != nil {
 			return account, err
 		}
 		account = Account{
 			ID: newID(), AppID: app, Kind: n.Kind, Status: statusActive, FullName: n.FullName,
 			Email: address.Typed, Locale: n.Locale, TimeZone: n.TimeZone, CreatedAt: r.now(),
-			Username: n.Username, SecondaryEmails: n.SecondaryEmails,
+			Username: n.Username, SecondaryEmails: n.SecondaryEmails, BirthDate: n.BirthDate,
 		}
 		if n.Kind == Client && address.Key != "" {
 			held, err := holdersOf(ctx, tx, app, address.Key)
@@ -139,8 +141,8 @@ func insertAccount(ctx context.Context, tx pgx.Tx, a Account, emailKey, password
 	}
 	err = tx.QueryRow(ctx, `
 		WITH made AS (
-			INSERT INTO account (id, app_id, kind, status, full_name, email, email_key, locale, time_zone, password_hash, created_at, username)
-			VALUES ($1, $2, $3, $4, $5, $6, NULLIF($7, ''), $8, $9, $10, $11, $12)
+			INSERT INTO account (id, app_id, kind, status, full_name, email, email_key, locale, time_zone, password_hash, created_at, username, birth_date)
+			VALUES ($1, $2, $3, $4, $5, $6, NULLIF($7, ''), $8, $9, $10, $11, $12, NULLIF($15, '')::date)
 			ON CONFLICT (app_id, email_key) WHERE status NOT IN ('merged', 'archived') DO NOTHING
 			RETURNING id, app_id, kind, full_name, email_key
 		), further AS (
@@ -152,7 +154,7 @@ func insertAccount(ctx context.Context, tx pgx.Tx, a Account, emailKey, password
 		)
 		SELECT count(*) = 1 FROM made`,
 		a.ID, a.AppID, a.Kind, a.Status, a.FullName, a.Email, emailKey, a.Locale, a.TimeZone, passwordHash, a.CreatedAt, a.Username,
-		a.SecondaryEmails, secondary).Scan(&ok)
+		a.SecondaryEmails, secondary, a.BirthDate).Scan(&ok)
 	if postgres.Violates(err, "account_username") {
 		return false, errUsernameTaken
 	}
@@ -171,9 +173,13 @@ func insertAccount(ctx context.Context, tx pgx.Tx, a Account, emailKey, password
 	return true, err
 }
 
-// Account is one account of an app.
+// Account is one account of an app; of one that was merged away, the account it
+// lives on in.
 func (r *Roster) Account(ctx context.Context, app, id uuid.UUID) (account Account, err error) {
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		if err := living(ctx, tx, app, &id); err != nil {
+			return err
+		}
 		account, err = readAccount(ctx, tx, app, id)
 		return err
 	})
@@ -201,6 +207,7 @@ type AccountChange struct {
 
 	Username        *string   // empty: none any more
 	SecondaryEmails *[]string // all of them, at most 10
+	BirthDate       *string   // "1984-05-30"; empty: not told
 }
 
 var (
@@ -209,7 +216,7 @@ var (
 )
 
 // clean checks the change and brings it into the form that is kept.
-func (c AccountChange) clean() (err error) {
+func (c AccountChange) clean(now time.Time) (err error) {
 	if c.FullName != nil {
 		if *c.FullName, err = cleanName("full_name", *c.FullName); err != nil {
 			return err
@@ -230,11 +237,19 @@ func (c AccountChange) clean() (err error) {
 			return err
 		}
 	}
+	if c.BirthDate != nil && *c.BirthDate != "" {
+		if born, err := time.Parse(time.DateOnly, *c.BirthDate); err != nil || born.Before(oldest) || born.After(now) {
+			return invalidField("birth_date", "birth_date_invalid", "A date of birth is a day that has been, not before 1900, like 1984-05-30.")
+		}
+	}
 	if c.SecondaryEmails != nil {
 		*c.SecondaryEmails, err = cleanSecondary(*c.SecondaryEmails)
 	}
 	return err
 }
+
+// oldest is before the birth of everybody who has an account.
+var oldest = time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // fields names what the change is about, as the API does.
 func (c AccountChange) fields() []string {
@@ -244,7 +259,7 @@ func (c AccountChange) fields() []string {
 		given bool
 	}{
 		{"full_name", c.FullName != nil}, {"locale", c.Locale != nil}, {"time_zone", c.TimeZone != nil},
-		{"username", c.Username != nil}, {"secondary_emails", c.SecondaryEmails != nil},
+		{"username", c.Username != nil}, {"secondary_emails", c.SecondaryEmails != nil}, {"birth_date", c.BirthDate != nil},
 	} {
 		if f.given {
 			fields = append(fields, f.name)
@@ -321,19 +336,24 @@ func secondaryKeys(typed []string) []string {
 	return keys
 }
 
-// ChangeAccount changes an account. Archived and merged ones stay as they are.
+// ChangeAccount changes an account, or the one that it lives on in. Archived ones
+// stay as they are.
 func (r *Roster) ChangeAccount(ctx context.Context, app, id uuid.UUID, c AccountChange, key IdempotencyKey) (Account, error) {
 	return once(ctx, r, app, key, func(tx pgx.Tx) (account Account, err error) {
-		if err := c.clean(); err != nil {
+		if err := c.clean(r.now()); err != nil {
+			return account, err
+		}
+		if err := living(ctx, tx, app, &id); err != nil {
 			return account, err
 		}
 		now := r.now()
 		var emailKey string
 		err = tx.QueryRow(ctx, `
 			UPDATE account SET full_name = COALESCE($3, full_name), locale = COALESCE($4, locale),
-				time_zone = COALESCE($5, time_zone), username = COALESCE($6, username)
+				time_zone = COALESCE($5, time_zone), username = COALESCE($6, username),
+				birth_date = CASE WHEN $7::text IS NULL THEN birth_date ELSE NULLIF($7, '')::date END
 			WHERE app_id = $1 AND id = $2 AND `+isLive+`
-			RETURNING COALESCE(email_key, '')`, app, id, c.FullName, c.Locale, c.TimeZone, c.Username).Scan(&emailKey)
+			RETURNING COALESCE(email_key, '')`, app, id, c.FullName, c.Locale, c.TimeZone, c.Username, c.BirthDate).Scan(&emailKey)
 		switch {
 		case postgres.Violates(err, "account_username"):
 			return account, errUsernameTaken

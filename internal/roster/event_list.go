@@ -63,6 +63,16 @@ var EventTypes = []EventType{
 	{EventRequestExpired, "An access request's time is over."},
 	{EventRequestCancelled, "An access request was withdrawn."},
 	{EventRequestRevoked, "A company's access to an account has ended."},
+	{EventMergePreviewed, "Somebody asked what a merge of an account that was made meanwhile would do."},
+	{EventMergeConfirmed, "A merge was confirmed, by a professional or by the app's policy."},
+	{EventMergeMerged, "A merge is done; until its time is over, it can be undone."},
+	{EventMergeFailed, "A merge failed; nothing was changed."},
+	{EventMergeCancelled, "A merge was cancelled; nothing was changed."},
+	{EventMergeUndoing, "Somebody asked to undo a merge."},
+	{EventMergeUndone, "A merge was undone: every row is back."},
+	{EventMergeFinalized, "The time in which a merge could be undone is over."},
+	{EventAccountMerged, "An account that was made meanwhile was merged into this one, the subject."},
+	{EventAccountUnmerged, "A merge into this account, the subject, was undone."},
 	{EventRecordAdded, "A record was added to an account, the subject."},
 	{EventRecordRemoved, "A record was removed from an account, the subject."},
 	{EventCompanyCreated, "A company was added."},
@@ -115,12 +125,16 @@ func (r *Roster) Events(ctx context.Context, app uuid.UUID, l EventList) (events
 	}
 	if l.Subject != uuid.Nil {
 		key, position, order = "id", "$%[1]d", "id "+direction
-		where(`subject_id = $%d`, l.Subject)
 	}
 	if l.After != uuid.Nil {
 		where(key+` `+after+` `+position, l.After)
 	}
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		if l.Subject != uuid.Nil {
+			if err := aboutSubject(ctx, tx, app, l.Subject, where); err != nil {
+				return err
+			}
+		}
 		if l.Type != "" {
 			err := tx.QueryRow(ctx, `SELECT id FROM event `+clause+fmt.Sprintf(` ORDER BY %s OFFSET %d LIMIT 1`, order, eventWindow-1), args...).Scan(&next)
 			if err != nil && !errors.Is(err, pgx.ErrNoRows) {
@@ -147,6 +161,25 @@ func (r *Roster) Events(ctx context.Context, app uuid.UUID, l EventList) (events
 		next = events[l.Limit-1].ID
 	}
 	return events, next, nil
+}
+
+// aboutSubject narrows events down to those about a subject, and about the
+// accounts that were merged into it: events keep the id they were written under.
+func aboutSubject(ctx context.Context, tx pgx.Tx, app, subject uuid.UUID, where func(condition string, arg any)) error {
+	rows, err := tx.Query(ctx, `SELECT id FROM account WHERE app_id = $1 AND merged_into = $2`, app, subject)
+	if err != nil {
+		return fmt.Errorf("look for accounts merged into %s: %w", subject, err)
+	}
+	merged, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	switch {
+	case err != nil:
+		return fmt.Errorf("look for accounts merged into %s: %w", subject, err)
+	case len(merged) == 0: // one id comes in the order of its events
+		where(`subject_id = $%d`, subject)
+	default:
+		where(`subject_id = ANY ($%d)`, append(merged, subject))
+	}
+	return nil
 }
 
 // Event reads one event.

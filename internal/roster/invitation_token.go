@@ -37,7 +37,7 @@ func (r *Roster) AcceptFromApp(ctx context.Context, app uuid.UUID, t Ticket, a A
 			return inv, err
 		}
 		if a.AccountID != uuid.Nil {
-			if err := exists(ctx, tx, "account", app, a.AccountID); err != nil {
+			if err := living(ctx, tx, app, &a.AccountID); err != nil {
 				return inv, err
 			}
 		}

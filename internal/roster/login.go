@@ -42,6 +42,10 @@ const (
 	EventPasswordSet   = "account.password_set"
 )
 
+// errAccountMerged tells who logs in by the username of an account that lives on
+// in another. Only who knows its password learns it.
+var errAccountMerged = errorf(Conflict, "account_merged", "This account was merged into your own. Log in with the address or the username of that one.")
+
 var errCredentials = errorf(Invalid, "credentials_wrong", "The address or username and the password do not belong together. After several wrong tries, an account rests for a quarter of an hour.")
 
 // identifierCondition is what finds the account that an identifier names, its
@@ -54,7 +58,7 @@ func identifierCondition(identifier string) (condition, named string) {
 		if err != nil {
 			return `app_id = $1 AND $2 <> '' AND false`, ""
 		}
-		return `app_id = $1 AND email_key = $2`, address.Key
+		return `app_id = $1 AND email_key = $2 AND ` + isLive, address.Key
 	}
 	return `app_id = $1 AND username = $2 AND username <> ''`, strings.ToLower(norm.NFC.String(identifier))
 }
@@ -62,7 +66,8 @@ func identifierCondition(identifier string) (condition, named string) {
 // LogIn is the active account whose primary address or username is identifier
 // and whose password is password. There is one refusal, for whatever does not
 // fit: an unknown name, a wrong password, an account without one, and one that
-// rests after too many wrong ones; all of them take the same time.
+// rests after too many wrong ones; all of them take the same time. The password
+// of an account that was merged away gets errAccountMerged.
 func (r *Roster) LogIn(ctx context.Context, app uuid.UUID, identifier, password string) (account Account, err error) {
 	condition, named := identifierCondition(identifier)
 	id, err := r.checkPassword(ctx, condition, app, named, password)

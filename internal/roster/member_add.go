@@ -76,6 +76,10 @@ func (r *Roster) addMembers(ctx context.Context, tx pgx.Tx, app, actor uuid.UUID
 	if len(rows) > MaxAdds {
 		return nil, errorf(Invalid, "too_many_rows", "At most %d people are added at once.", MaxAdds)
 	}
+	rows, err := livingMembers(ctx, tx, app, rows)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]AddedMember, len(rows))
 	first, again := firstOfEach(rows)
 	facts, err := addAll(ctx, tx, app, actor, rows, first, r.now())
@@ -115,6 +119,34 @@ func (r *Roster) addMembers(ctx context.Context, tx pgx.Tx, app, actor uuid.UUID
 		jobs = append(jobs, NotifyWorkspace{AccountID: account})
 	}
 	return out, r.enqueue(ctx, tx, jobs...)
+}
+
+// livingMembers are the rows with the accounts that those which were merged away
+// live on in.
+func livingMembers(ctx context.Context, tx pgx.Tx, app uuid.UUID, rows []NewMember) ([]NewMember, error) {
+	ids := make([]uuid.UUID, len(rows))
+	for i, row := range rows {
+		ids[i] = row.AccountID
+	}
+	found, err := tx.Query(ctx, `SELECT id, merged_into FROM account WHERE app_id = $1 AND id = ANY ($2) AND merged_into IS NOT NULL`, app, ids)
+	if err != nil {
+		return nil, fmt.Errorf("look for merged accounts: %w", err)
+	}
+	lives := map[uuid.UUID]uuid.UUID{}
+	var id, into uuid.UUID
+	if _, err := pgx.ForEachRow(found, []any{&id, &into}, func() error { lives[id] = into; return nil }); err != nil {
+		return nil, fmt.Errorf("look for merged accounts: %w", err)
+	}
+	if len(lives) == 0 {
+		return rows, nil
+	}
+	rows = slices.Clone(rows)
+	for i, row := range rows {
+		if into, ok := lives[row.AccountID]; ok {
+			rows[i].AccountID = into
+		}
+	}
+	return rows, nil
 }
 
 // firstOfEach are the rows that are the first for their person and workspace, in

@@ -63,7 +63,8 @@ func addMember(ctx context.Context, tx pgx.Tx, m newMember, at time.Time) (ok bo
 	}
 	tag, err := tx.Exec(ctx, `
 		INSERT INTO membership (app_id, workspace_id, account_id, role, visibility, added_by, origin_workspace_id, seen_at, created_at)
-		VALUES ($1, $2, $3, $4, $5, NULLIF($6, '00000000-0000-0000-0000-000000000000'::uuid), NULLIF($7, '00000000-0000-0000-0000-000000000000'::uuid), $8, $9)
+		SELECT $1, $2, id, $4, $5, NULLIF($6, '00000000-0000-0000-0000-000000000000'::uuid), NULLIF($7, '00000000-0000-0000-0000-000000000000'::uuid), $8::timestamptz, $9
+		FROM account WHERE app_id = $1 AND id = $3 AND `+isLive+` FOR KEY SHARE -- it may be merged away this moment
 		ON CONFLICT (workspace_id, account_id) DO UPDATE SET state = 'active', role = EXCLUDED.role, visibility = EXCLUDED.visibility,
 			added_by = EXCLUDED.added_by, origin_workspace_id = EXCLUDED.origin_workspace_id, seen_at = EXCLUDED.seen_at,
 			created_at = EXCLUDED.created_at, archived_at = NULL
@@ -101,6 +102,9 @@ type AccountWorkspace struct {
 // active member, by their ids, from after on, at most limit.
 func (r *Roster) AccountWorkspaces(ctx context.Context, app, account, after uuid.UUID, limit int) (list []AccountWorkspace, err error) {
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		if err := living(ctx, tx, app, &account); err != nil {
+			return err
+		}
 		rows, err := tx.Query(ctx, `
 			SELECT w.id, w.name, w.kind, c.name, m.role, m.visibility, m.state, m.seen_at IS NULL, m.created_at
 			FROM membership m JOIN workspace w ON w.id = m.workspace_id JOIN company c ON c.id = w.company_id
@@ -111,9 +115,6 @@ func (r *Roster) AccountWorkspaces(ctx context.Context, app, account, after uuid
 		}
 		if list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[AccountWorkspace]); err != nil {
 			return fmt.Errorf("list workspaces of account %s: %w", account, err)
-		}
-		if len(list) == 0 {
-			return exists(ctx, tx, "account", app, account)
 		}
 		return nil
 	})

@@ -136,7 +136,7 @@ type NotificationList struct {
 // archived: putting an item away decides nothing.
 func (r *Roster) Notifications(ctx context.Context, app, account uuid.UUID, l NotificationList) (items []Notification, err error) {
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		if err := mayRead(ctx, tx, app, account); err != nil {
+		if err := mayRead(ctx, tx, app, &account); err != nil {
 			return err
 		}
 		order, beyond := "n.id", "n.id > $6"
@@ -165,15 +165,17 @@ func (r *Roster) Notifications(ctx context.Context, app, account uuid.UUID, l No
 	return items, err
 }
 
-// mayRead refuses an account that is not one of the app's that its person can use.
-func mayRead(ctx context.Context, tx pgx.Tx, app, account uuid.UUID) error {
-	var active bool
-	if err := tx.QueryRow(ctx, `
-		SELECT EXISTS (SELECT FROM account WHERE app_id = $1 AND id = $2 AND `+isUsable+`)`, app, account).Scan(&active); err != nil {
-		return fmt.Errorf("read account %s: %w", account, err)
-	}
-	if !active {
+// mayRead refuses an account that is not one of the app's that its person can
+// use. The id of one that was merged away becomes that of the one it lives on in.
+func mayRead(ctx context.Context, tx pgx.Tx, app uuid.UUID, account *uuid.UUID) error {
+	err := tx.QueryRow(ctx, `
+		SELECT account.id FROM account named JOIN account ON account.id = COALESCE(named.merged_into, named.id)
+		WHERE named.app_id = $1 AND named.id = $2 AND `+isUsable, app, *account).Scan(account)
+	if errors.Is(err, pgx.ErrNoRows) {
 		return errActor
+	}
+	if err != nil {
+		return fmt.Errorf("read account %s: %w", *account, err)
 	}
 	return nil
 }
@@ -207,7 +209,7 @@ func readItem(ctx context.Context, tx pgx.Tx, app, account, id uuid.UUID, now ti
 func (r *Roster) SetNotificationView(ctx context.Context, app, account, id uuid.UUID, view NotificationView, key IdempotencyKey) (Notification, error) {
 	return once(ctx, r, app, key, func(tx pgx.Tx) (item Notification, err error) {
 		now := r.now()
-		if err := mayRead(ctx, tx, app, account); err != nil {
+		if err := mayRead(ctx, tx, app, &account); err != nil {
 			return item, err
 		}
 		if _, err := tx.Exec(ctx, setView+` WHERE id = $3 AND account_id = $4 AND app_id = $5 AND view <> $2`, now, view, id, account, app); err != nil {
@@ -235,7 +237,7 @@ type NotificationFilter struct {
 // answers how many it archived.
 func (r *Roster) ArchiveNotifications(ctx context.Context, app, account uuid.UUID, f NotificationFilter, key IdempotencyKey) (int, error) {
 	return once(ctx, r, app, key, func(tx pgx.Tx) (int, error) {
-		if err := mayRead(ctx, tx, app, account); err != nil {
+		if err := mayRead(ctx, tx, app, &account); err != nil {
 			return 0, err
 		}
 		now := r.now()
@@ -269,7 +271,7 @@ type Decided struct {
 // standard.
 func (r *Roster) DecideNotification(ctx context.Context, app, account, id uuid.UUID, accept bool, v Visibility, key IdempotencyKey) (Decided, error) {
 	return once(ctx, r, app, key, func(tx pgx.Tx) (d Decided, err error) {
-		if err := mayRead(ctx, tx, app, account); err != nil {
+		if err := mayRead(ctx, tx, app, &account); err != nil {
 			return d, err
 		}
 		item, err := readItem(ctx, tx, app, account, id, r.now())

@@ -104,7 +104,7 @@ func matches(ctx context.Context, phc, password string) (bool, error) {
 // in a row close the account to guesses for a while. It hashes, so it works
 // between two transactions instead of inside one.
 func (r *Roster) CheckPassword(ctx context.Context, app, account uuid.UUID, password string) error {
-	_, err := r.checkPassword(ctx, `app_id = $1 AND id = $2`, app, account, password)
+	_, err := r.checkPassword(ctx, `app_id = $1 AND id = $2 AND `+isLive, app, account, password)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return ErrTooManyTries
@@ -126,15 +126,15 @@ func (r *Roster) checkPassword(ctx context.Context, condition string, app uuid.U
 	// The attempt is counted before the hash is computed, in one statement, so
 	// that guesses made at once cannot outrun the count.
 	now := r.now()
-	var phc string
+	var phc, status string
 	counted := postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `
 			UPDATE account SET
 				failed_logins = CASE WHEN locked_until <= $3 THEN 1 ELSE failed_logins + 1 END,
 				locked_until = CASE WHEN locked_until IS NULL AND failed_logins + 1 >= $4 THEN $5::timestamptz
 					WHEN locked_until <= $3 THEN NULL ELSE locked_until END
-			WHERE `+condition+` AND (locked_until IS NULL OR locked_until <= $3) AND `+isUsable+` AND `+isLive+`
-			RETURNING id, password_hash`, app, named, now, maxFailedLogins, now.Add(loginRest)).Scan(&account, &phc)
+			WHERE `+condition+` AND (locked_until IS NULL OR locked_until <= $3) AND (`+isUsable+` OR account.status = 'merged')
+			RETURNING id, password_hash, status`, app, named, now, maxFailedLogins, now.Add(loginRest)).Scan(&account, &phc, &status)
 	})
 	if counted != nil && !errors.Is(counted, pgx.ErrNoRows) {
 		return account, fmt.Errorf("count log-in: %w", counted)
@@ -153,6 +153,8 @@ func (r *Roster) checkPassword(ctx context.Context, condition string, app uuid.U
 		return account, counted
 	case !ok || phc == nobodysPassword:
 		return account, errWrongPassword
+	case status == statusMerged:
+		return account, errAccountMerged
 	}
 	return account, postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `UPDATE account SET failed_logins = 0, locked_until = NULL WHERE app_id = $1 AND id = $2`, app, account)

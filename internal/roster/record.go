@@ -65,7 +65,7 @@ func (r *Roster) AddRecord(ctx context.Context, app, account uuid.UUID, kind, ex
 		Added  bool
 	}
 	a, err := once(ctx, r, app, key, func(tx pgx.Tx) (a answer, err error) {
-		if err := exists(ctx, tx, "account", app, account); err != nil {
+		if err := living(ctx, tx, app, &account); err != nil {
 			return a, err
 		}
 		if err := cleanRecord(kind, externalID); err != nil {
@@ -74,7 +74,7 @@ func (r *Roster) AddRecord(ctx context.Context, app, account uuid.UUID, kind, ex
 		now := r.now()
 		tag, err := tx.Exec(ctx, `
 			INSERT INTO record (id, app_id, account_id, kind, external_id, created_at)
-			SELECT $1, $2, $3, $4, $5, $6 FROM account WHERE app_id = $2 AND id = $3 AND `+isLive+`
+			SELECT $1, $2, $3, $4, $5, $6 FROM account WHERE app_id = $2 AND id = $3 AND `+isLive+` FOR KEY SHARE -- it may be merged away this moment
 			ON CONFLICT (app_id, kind, external_id) DO NOTHING`, newID(), app, account, kind, externalID, now)
 		if err != nil {
 			return a, fmt.Errorf("add record to account %s: %w", account, err)
@@ -110,7 +110,7 @@ func dataOfRecord(rec Record) json.RawMessage {
 // for an actor who may see them; Nil is the app itself.
 func (r *Roster) Records(ctx context.Context, app, actor, account, after uuid.UUID, limit int) (records []Record, err error) {
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		if err := exists(ctx, tx, "account", app, account); err != nil {
+		if err := living(ctx, tx, app, &account); err != nil {
 			return err
 		}
 		if err := mayReadRecords(ctx, tx, app, actor, account); err != nil {

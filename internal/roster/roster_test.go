@@ -67,7 +67,7 @@ func stands(t *testing.T, e *roster.Error, state roster.State, decided time.Time
 func ptr[T any](v T) *T { return &v }
 
 // done ends the test where err is one.
-func done(t *testing.T, err error) {
+func done(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -122,10 +122,14 @@ type Endpoint struct {
 	FailingSince   *time.Time
 	PausedUntil    *time.Time // nothing is sent before this
 	CreatedAt      time.Time
+	Merges         bool // the app is called about its merges here
 }
 
 const endpointColumns = `id, app_id, url, description, types, state, reason, disabled_at, secret_version, secret_key,
-	old_secret_until, failures, failing_since, paused_until, created_at`
+	old_secret_until, failures, failing_since, paused_until, created_at, merges`
+
+// errMergesElsewhere refuses a second endpoint for merges.
+var errMergesElsewhere = &Error{Kind: Conflict, Code: "merges_elsewhere", Message: "Another endpoint of the app is called about merges already. Take it from that one first.", Field: "merges"}
 
 // Secret is what an app verifies the endpoint's webhooks with, or
 // ErrUnknownKey.
@@ -144,6 +148,7 @@ type NewEndpoint struct {
 	Description string
 	Types       []string // empty: all
 	SecretKey   []byte   // of Keyring.ID
+	Merges      bool     // call the app about its merges here, too; one endpoint of an app does
 }
 
 // EndpointChange is what to change of an endpoint; nil: leave it.
@@ -152,6 +157,7 @@ type EndpointChange struct {
 	Description *string
 	Types       *[]string
 	Enabled     *bool
+	Merges      *bool
 }
 
 // cleanTypes refuses types there are none of, and drops doubles.
@@ -189,10 +195,13 @@ func (r *Roster) CreateEndpoint(ctx context.Context, app uuid.UUID, n NewEndpoin
 		}
 		now := r.now()
 		e, err = oneEndpoint(tx.Query(ctx, `
-			INSERT INTO webhook_endpoint (id, app_id, url, description, types, secret_key, created_at)
-			SELECT $2, $1, $3, $4, $5, $6, $7
+			INSERT INTO webhook_endpoint (id, app_id, url, description, types, secret_key, created_at, merges)
+			SELECT $2, $1, $3, $4, $5, $6, $7, $9
 			WHERE (SELECT count(*) FROM webhook_endpoint WHERE app_id = $1 AND state <> 'deleted') < $8
-			RETURNING `+endpointColumns, app, newID(), n.URL, n.Description, n.Types, n.SecretKey, now, maxEndpoints))
+			RETURNING `+endpointColumns, app, newID(), n.URL, n.Description, n.Types, n.SecretKey, now, maxEndpoints, n.Merges))
+		if postgres.Violates(err, "webhook_endpoint_merges") {
+			return e, errMergesElsewhere
+		}
 		if errors.Is(err, pgx.ErrNoRows) {
 			return e, errorf(Conflict, "too_many_endpoints", "An app has at most %d endpoints. Delete one first.", maxEndpoints)
 		}
@@ -288,15 +297,19 @@ func (r *Roster) UpdateEndpoint(ctx context.Context, app, id uuid.UUID, c Endpoi
 		after := before.with(c, now)
 		if e, err = oneEndpoint(tx.Query(ctx, `
 			UPDATE webhook_endpoint SET url = $3, description = $4, types = $5, state = $6, reason = $7, disabled_at = $8,
-				failures = $9, failing_since = $10, paused_until = $11
+				failures = $9, failing_since = $10, paused_until = $11, merges = $12
 			WHERE app_id = $1 AND id = $2
 			RETURNING `+endpointColumns, app, id, after.URL, after.Description, after.Types, after.State, after.Reason, after.DisabledAt,
-			after.Failures, after.FailingSince, after.PausedUntil)); err != nil {
+			after.Failures, after.FailingSince, after.PausedUntil, after.Merges)); err != nil {
+			if postgres.Violates(err, "webhook_endpoint_merges") {
+				return errMergesElsewhere
+			}
 			return fmt.Errorf("update endpoint %s: %w", id, err)
 		}
 		changed := []string{}
 		for field, differs := range map[string]bool{
 			"url": e.URL != before.URL, "description": e.Description != before.Description, "types": !slices.Equal(e.Types, before.Types),
+			"merges": e.Merges != before.Merges,
 		} {
 			if differs {
 				changed = append(changed, field)
@@ -334,6 +347,9 @@ func (e Endpoint) with(c EndpointChange, now time.Time) Endpoint {
 	}
 	if c.Types != nil {
 		e.Types = *c.Types
+	}
+	if c.Merges != nil {
+		e.Merges = *c.Merges
 	}
 	switch {
 	case c.Enabled == nil || *c.Enabled == (e.State == EndpointEnabled):
