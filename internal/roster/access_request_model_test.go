@@ -20,6 +20,9 @@ import (
 // USHER_TEST_SEQUENCES is for more.
 const modelSequences = 16
 
+// modelRound is how many sequences share a transaction.
+const modelRound = 10
+
 // modelSteps is how long a sequence is.
 const modelSteps = 25
 
@@ -34,7 +37,17 @@ type modelRequest struct {
 	expiresAt  time.Time
 	target     string // the account that access was given to
 	made       bool
+	madeID     uuid.UUID // which account that is; requests for one address may share it
 	visibility roster.Visibility
+}
+
+// modelMerge is a merge of a made account as it is meant to be.
+type modelMerge struct {
+	id     uuid.UUID
+	madeID uuid.UUID
+	target string
+	at     time.Time
+	undone bool
 }
 
 func (q *modelRequest) open() bool {
@@ -48,6 +61,49 @@ type model struct {
 	requests []*modelRequest
 	deniedAt map[string]time.Time
 	access   map[string]bool // by account
+	merges   []*modelMerge   // in their order
+}
+
+// mergeOf is the merge that holds of a made account.
+func (m *model) mergeOf(made uuid.UUID) *modelMerge {
+	for _, g := range m.merges {
+		if g.madeID == made && !g.undone {
+			return g
+		}
+	}
+	return nil
+}
+
+// merge answers the merge that there is then.
+func (m *model) merge(q *modelRequest) (*modelMerge, string) {
+	switch {
+	case q.state != roster.Granted:
+		return nil, "not_granted"
+	case !q.made:
+		return nil, "nothing_to_merge"
+	}
+	g := m.mergeOf(q.madeID)
+	if g == nil {
+		g = &modelMerge{madeID: q.madeID, target: q.target, at: m.now}
+		m.merges = append(m.merges, g)
+	}
+	return g, ""
+}
+
+func (m *model) undo(g *modelMerge) string {
+	switch {
+	case g.undone:
+		return ""
+	case !g.at.Add(30 * 24 * time.Hour).After(m.now):
+		return "undo_over"
+	}
+	for _, later := range m.merges[slices.Index(m.merges, g)+1:] {
+		if later.target == g.target && !later.undone {
+			return "later_merge"
+		}
+	}
+	g.undone = true
+	return ""
 }
 
 // modelHolders are the accounts that have an address; the first of one is its
@@ -286,9 +342,14 @@ func TestRequestsFollowTheirModel(t *testing.T) {
 		t.Run(fmt.Sprintf("seed %d lane %d", seed, lane), func(t *testing.T) {
 			t.Parallel()
 			random := rand.New(rand.NewPCG(seed, uint64(lane)))
-			b := rostertest.Begin(t)
-			for i := 0; i < n/lanes && !t.Failed(); i++ {
-				modelSequence(t, b.Another(t), random)
+			for i := 0; i < n/lanes && !t.Failed(); i += modelRound {
+				// A transaction that grows for long has no statistics to plan by.
+				t.Run(fmt.Sprintf("from %d", i), func(t *testing.T) {
+					b := rostertest.Begin(t)
+					for j := i; j < min(i+modelRound, n/lanes) && !t.Failed(); j++ {
+						modelSequence(t, b.Another(t), random)
+					}
+				})
 			}
 		})
 	}
@@ -314,7 +375,7 @@ func modelSequence(t *testing.T, b *rostertest.Bundle, random *rand.Rand) {
 		if len(m.requests) > 0 {
 			q = m.requests[random.IntN(len(m.requests))]
 		}
-		what, account, address := random.IntN(13), pick(names), pick(addresses)
+		what, account, address := random.IntN(16), pick(names), pick(addresses)
 		if q == nil && what > 1 {
 			what = 0
 		}
@@ -337,6 +398,9 @@ func modelSequence(t *testing.T, b *rostertest.Bundle, random *rand.Rand) {
 			}
 			if err == nil && asks != nil && want == "" {
 				asks.id = out.Request.ID
+			}
+			if err == nil && out.Request.MadeID != nil {
+				asks.madeID = *out.Request.MadeID
 			}
 			if want == "granted" || want == "duplicate" {
 				want = ""
@@ -387,6 +451,29 @@ func modelSequence(t *testing.T, b *rostertest.Bundle, random *rand.Rand) {
 				_, err = b.CorrectRequestAddress(ctx, app, admin, q.id, address, noKey)
 				want = m.correct(q, address)
 			}
+		case 13, 14:
+			line = "merge"
+			b.Clock.Add(time.Millisecond) // no two merges in one instant
+			m.now = b.Clock.Now()
+			var g *modelMerge
+			g, want = m.merge(q)
+			var merged roster.Merge
+			if merged, err = modelMerges(t, b, q.id); err == nil && g != nil {
+				g.id = merged.ID
+			}
+		case 15:
+			if len(m.merges) == 0 {
+				continue
+			}
+			g := m.merges[random.IntN(len(m.merges))]
+			line = "undo a merge into " + g.target
+			before := g.undone
+			want = m.undo(g)
+			if _, err = b.UndoMerge(ctx, app, uuid.Nil, g.id, nil, noKey); err == nil && !before {
+				_, err = b.RestoreMerge(ctx, g.id)
+				done(t, err)
+				_, err = b.FinishUndo(ctx, g.id)
+			}
 		case 12:
 			d := []time.Duration{30 * time.Minute, 2 * time.Hour, 26 * time.Hour, 8 * 24 * time.Hour, 31 * 24 * time.Hour}[random.IntN(5)]
 			line = "wait " + d.String()
@@ -405,6 +492,24 @@ func modelSequence(t *testing.T, b *rostertest.Bundle, random *rand.Rand) {
 			return
 		}
 	}
+}
+
+// modelMerges merges what was made for a request, as the professional and the
+// job do; a merge that there was already stays.
+func modelMerges(t *testing.T, b *rostertest.Bundle, request uuid.UUID) (roster.Merge, error) {
+	ctx := t.Context()
+	m, err := b.PreviewMerge(ctx, b.App.ID, b.Admin.ID, request, uuid.Nil, noKey)
+	if err != nil {
+		return m, err
+	}
+	if m.State == roster.MergeNeedsResolution {
+		m, err = b.ResolveMerge(ctx, b.App.ID, b.Admin.ID, m.ID, true, noKey)
+		done(t, err)
+	}
+	if m, err = b.ConfirmMerge(ctx, b.App.ID, b.Admin.ID, m.ID, m.Hash, noKey); err != nil || m.State != roster.MergeConfirmed {
+		return m, err
+	}
+	return pair{Bundle: b}.carryOut(t, m.ID), nil
 }
 
 // modelHolds compares what is stored with the model.
@@ -428,6 +533,18 @@ func modelHolds(t *testing.T, b *rostertest.Bundle, m *model, accounts map[strin
 			}
 		}
 	}
+	for _, g := range m.merges {
+		status, into := "temporary", ""
+		if g == m.mergeOf(g.madeID) {
+			status, into = "merged", accounts[g.target].String()
+		} else if m.mergeOf(g.madeID) != nil {
+			continue // it was merged anew
+		}
+		now := rostertest.Value[string](t, b, `SELECT status || ' ' || COALESCE(merged_into::text, '') FROM account WHERE id = $1`, g.madeID)
+		if now != status+" "+into && (status == "merged" || now != "active ") {
+			t.Errorf("%s\nthe account that was made is %s, want %s %s", told, now, status, into)
+		}
+	}
 	for name, id := range accounts {
 		if n := opened(t, b, id); n != map[bool]int{true: 1, false: 0}[m.access[name]] {
 			t.Errorf("%s\n%d companies see %s", told, n, name)
@@ -439,6 +556,9 @@ func modelHolds(t *testing.T, b *rostertest.Bundle, m *model, accounts map[strin
 				SELECT FROM access_request q WHERE q.made_id = account.id AND q.state IN ('pending', 'on_hold', 'approved', 'granted'))`,
 		"items about nothing": `
 			SELECT count(*) FROM notification n WHERE n.app_id = $1 AND n.kind = 'access_request' AND NOT EXISTS (SELECT FROM access_request q WHERE q.id = n.subject_id)`,
+		"rows of accounts that were merged away": `
+			SELECT count(*) FROM account a WHERE app_id = $1 AND status = 'merged' AND (EXISTS (SELECT FROM record_access r WHERE r.account_id = a.id AND r.revoked_at IS NULL)
+				OR EXISTS (SELECT FROM account_search s WHERE s.account_id = a.id) OR EXISTS (SELECT FROM account l WHERE l.id = a.merged_into AND l.merged_into IS NOT NULL))`,
 		"accounts made for nobody": `
 			SELECT count(*) FROM account WHERE app_id = $1 AND unclaimed AND NOT EXISTS (SELECT FROM access_request q WHERE q.made_id = account.id)`,
 		"two decisions of one state": `
