@@ -543,8 +543,14 @@ func TestClientWorksEveryKind(t *testing.T) {
 	if _, err := client.Insert(t.Context(), roster.DeliverWebhooks{EndpointID: w.app.ID}, nil); err != nil { // there is no such endpoint any more
 		t.Fatal(err)
 	}
+	merge, _ := w.merge(nil)
+	w.eventually("the merge is done", `SELECT state = 'merged' FROM merge WHERE id = $1`, merge.ID)
+	if _, err := w.worker.Roster.UndoMerge(t.Context(), w.app.ID, uuid.Nil, merge.ID, nil, roster.IdempotencyKey{}); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("and undone", `SELECT state = 'undone' FROM merge WHERE id = $1`, merge.ID)
 	w.eventually("every kind of job was completed", `
-		SELECT count(DISTINCT (kind, queue)) = 14 AND bool_and(state = 'completed') FROM river_job`)
+		SELECT count(DISTINCT (kind, queue)) = 18 AND bool_and(state = 'completed') FROM river_job`)
 	if state := value[string](w, `SELECT state FROM invitation WHERE id = $1`, gone.ID); state != "expired" {
 		t.Errorf("the invitation that is over is %s", state)
 	}

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -79,7 +80,7 @@ func TestEveryOperation(t *testing.T) {
 	wanted := func() int { // the events that the endpoint wants
 		return read[int](s, `SELECT count(*) FROM event WHERE app_id = $1 AND type IN ('invitation.created', 'invitation.link_copied')`, s.app.ID)
 	}
-	var request string // an access request's id
+	var request, merge string // ids
 	actors := map[string]string{}
 	// asksFor makes a request for the account of a new client, who decides it.
 	asksFor := func(email string, actorOf string) string {
@@ -203,6 +204,44 @@ func TestEveryOperation(t *testing.T) {
 				t.Errorf("authorized is %s", r.body)
 			}
 		}},
+		{"preview-merge", func() (string, string) {
+			return "/v1/merges/preview", fmt.Sprintf(`{"access_request_id":%q}`, request)
+		}, 200, func(r reply) { merge = r.text(t, "id") }},
+		{"get-merge", func() (string, string) { return "/v1/merges/" + merge, "" }, 200, nil},
+		{"list-merges", func() (string, string) { return "/v1/merges?state=previewed", "" }, 200, func(r reply) {
+			if !strings.Contains(r.body, merge) {
+				t.Errorf("merges are %s", r.body)
+			}
+		}},
+		{"resolve-merge", func() (string, string) { return "/v1/merges/" + merge + "/resolve", `{"same_person":true}` }, 200, nil},
+		{"confirm-merge", func() (string, string) {
+			return "/v1/merges/" + merge + "/confirm", fmt.Sprintf(`{"hash":%q}`, s.want(get("/v1/merges/"+merge), 200).text(t, "hash"))
+		}, 200, func(reply) {
+			for _, step := range []func(context.Context, uuid.UUID) (roster.Merge, error){s.roster.BeginMerge, s.roster.MoveMerge, s.roster.FinishMerge} {
+				if _, err := step(t.Context(), uuid.MustParse(merge)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}},
+		{"list-merge-changes", func() (string, string) { return "/v1/merges/" + merge + "/changes?limit=1", "" }, 200, func(r reply) {
+			if !strings.Contains(r.body, `"next"`) || strings.Contains(r.body, "password") {
+				t.Errorf("changes are %s", r.body)
+			}
+		}},
+		{"list-merge-edits", func() (string, string) { return "/v1/merges/" + merge + "/edits", "" }, 200, nil},
+		{"undo-merge", func() (string, string) {
+			return "/v1/merges/" + merge + "/undo", `{"keep":{"edited":"now","rows":{"1":"before"}}}`
+		}, 200, func(reply) {
+			for _, step := range []func(context.Context, uuid.UUID) (roster.Merge, error){s.roster.RestoreMerge, s.roster.FinishUndo} {
+				if _, err := step(t.Context(), uuid.MustParse(merge)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}},
+		{"cancel-merge", func() (string, string) {
+			again := s.want(post("/v1/merges/preview", fmt.Sprintf(`{"access_request_id":%q}`, request)), 200).text(t, "id")
+			return "/v1/merges/" + again + "/cancel", ""
+		}, 200, nil},
 		{"revoke-access-request", func() (string, string) {
 			actors["revoke-access-request"] = s.want(get("/v1/access-requests/"+request), 200).text(t, "account_id")
 			return "/v1/access-requests/" + request + "/revoke", ""

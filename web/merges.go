@@ -190,7 +190,7 @@ func (s *Server) confirmMerge(ctx context.Context, in *struct {
 	Keyed
 	RawBody []byte
 	Body    struct {
-		Hash string `json:"hash" pattern:"^[0-9a-f]{64}$" patternDescription:"the preview's hash" doc:"Of the preview that you looked at."`
+		Hash string `json:"hash" pattern:"^[0-9a-f]{64}$" patternDescription:"the preview's hash" doc:"Of the preview that you looked at." example:"b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9"`
 	}
 },
 ) (*ok[mergeBody], error) {

@@ -124,6 +124,22 @@ func (s *site) newCrosser(name string) crosser {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	// A merge that is looked at.
+	own, err := s.roster.CreateAccount(s.t.Context(), te.app.ID, roster.NewAccount{Kind: roster.Client, FullName: te.app.Name + " Owner", Email: "owner@client.example"}, none)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	granted, err := s.roster.RequestAccess(s.t.Context(), te.app.ID, te.actor.ID, roster.NewAccessRequest{Option: roster.OptionTemporary, Email: "owner@client.example", FullName: "Ann"}, none)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if _, err := s.roster.ApproveRequestAs(s.t.Context(), te.app.ID, own.ID, granted.Request.ID, "", none); err != nil {
+		s.t.Fatal(err)
+	}
+	merge, err := s.roster.PreviewMerge(s.t.Context(), te.app.ID, te.actor.ID, granted.Request.ID, id(""), none)
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	item, endpoint := s.item(te).String(), s.newEndpoint(te)
 	event, err := s.roster.TestEndpoint(s.t.Context(), te.app.ID, id(endpoint), roster.IdempotencyKey{})
 	if err != nil {
@@ -131,6 +147,7 @@ func (s *site) newCrosser(name string) crosser {
 	}
 	return crosser{te, map[string]string{
 		"access-requests": asked.Request.ID.String(), "access request links": s.server.Keys.Token(roster.PurposeRequest, asked.Request.Ticket()),
+		"merges": merge.ID.String(), "granted requests": granted.Request.ID.String(), "made accounts": granted.Made.ID.String(),
 		"colleagues": colleague.ID.String(), "origins": origin.ID.String(),
 		"notifications": item, "webhook-endpoints": endpoint, "events": event.String(),
 		"accounts": te.actor.ID.String(), "companies": te.company.ID.String(), "workspaces": te.workspace.ID.String(),
@@ -144,6 +161,7 @@ func (s *site) newCrosser(name string) crosser {
 var resourceOf = map[string]string{
 	"origin_workspace_id": "origins", "owner_id": "accounts", "Usher-Actor": "accounts", "subject_id": "invitations",
 	"company_id": "companies", "account_id": "accounts", "after": "invitations",
+	"access_request_id": "granted requests", "absorbed_id": "made accounts",
 }
 
 // tokens are the members of bodies that take a link's token, and what it leads

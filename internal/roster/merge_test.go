@@ -650,3 +650,21 @@ func TestChainOfMerges(t *testing.T) {
 		t.Errorf("after the undo the old id leads to %s: %v", a.ID, err)
 	}
 }
+
+func TestMergesStayApart(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	own := rostertest.Begin(t)
+	theirs := granted(t, own.Another(t), "ann@client.example")
+	m := theirs.preview(t)
+	for _, l := range []roster.MergeList{{Limit: 10}, {Account: theirs.survivor, Limit: 10}, {State: roster.MergePreviewed, Limit: 10}} {
+		if merges, err := own.Merges(ctx, own.App.ID, l); err != nil || len(merges) != 0 {
+			t.Errorf("%+v: %+v, %v", l, merges, err)
+		}
+		if merges, err := theirs.Merges(ctx, theirs.App.ID, l); err != nil || len(merges) != 1 || merges[0].ID != m.ID {
+			t.Errorf("%+v: %+v, %v", l, merges, err)
+		}
+	}
+	_, err := own.PreviewMerge(ctx, own.App.ID, own.Admin.ID, granted(t, own, "ann@client.example").request.ID, theirs.absorbed, noKey)
+	refused(t, err, roster.NotFound, "account_not_found")
+}

@@ -369,6 +369,49 @@ var tenancy = map[string]struct {
 		_, err := own.RevokeRequestAs(ctx, own.App.ID, own.Outsider.ID, id, noKey)
 		return err
 	}), roster.NotFound},
+	"Merge": {onMerge(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.Merge(ctx, own.App.ID, id)
+		return err
+	}), roster.NotFound},
+	"ResolveMerge": {onMerge(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.ResolveMerge(ctx, own.App.ID, own.Admin.ID, id, true, noKey)
+		return err
+	}), roster.NotFound},
+	"ConfirmMerge": {onMerge(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.ConfirmMerge(ctx, own.App.ID, own.Admin.ID, id, nil, noKey)
+		return err
+	}), roster.NotFound},
+	"CancelMerge": {onMerge(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.CancelMerge(ctx, own.App.ID, own.Admin.ID, id, noKey)
+		return err
+	}), roster.NotFound},
+	"UndoMerge": {onMerge(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.UndoMerge(ctx, own.App.ID, uuid.Nil, id, nil, noKey)
+		return err
+	}), roster.NotFound},
+	"MergeChanges": {onMerge(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.MergeChanges(ctx, own.App.ID, id, 0, 1)
+		return err
+	}), roster.NotFound},
+	"EditedRows": {onMerge(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.EditedRows(ctx, own.App.ID, id)
+		return err
+	}), roster.NotFound},
+	"PreviewMerge": {onRequest(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.PreviewMerge(ctx, own.App.ID, own.Admin.ID, id, uuid.Nil, noKey)
+		return err
+	}), roster.NotFound},
+	"Merges":         {}, // TestMergesStayApart
+	"BeginMerge":     {}, // a job's, inserted by ConfirmMerge
+	"MergeCall":      {}, // likewise
+	"MoveMerge":      {}, // likewise
+	"FailMerge":      {}, // likewise
+	"FinishMerge":    {}, // likewise
+	"ReleaseMerge":   {}, // likewise
+	"RestoreMerge":   {}, // a job's, inserted by UndoMerge
+	"FinishUndo":     {}, // likewise
+	"WakeMerges":     {}, // of all apps
+	"FinalizeMerges": {}, // of all apps
 	"AccessRequests": {}, // TestAccessRequestsStayApart
 	"CheckAddress":   {}, // TestAccessRequestsStayApart
 	"RequestAccess":  {}, // TestAccessRequestsStayApart
@@ -402,6 +445,17 @@ func onRequest(call func(ctx context.Context, own *rostertest.Bundle, id uuid.UU
 	}
 }
 
+// onMerge calls with a merge of the other app.
+func onMerge(call func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error) func(context.Context, *rostertest.Bundle, *rostertest.Bundle, roster.Invitation) error {
+	return func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
+		merges, err := other.Merges(ctx, other.App.ID, roster.MergeList{Limit: 1})
+		if err != nil {
+			return err
+		}
+		return call(ctx, own, merges[0].ID)
+	}
+}
+
 // onEndpoint calls with the other app's endpoint.
 func onEndpoint(call func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error) func(context.Context, *rostertest.Bundle, *rostertest.Bundle, roster.Invitation) error {
 	return func(ctx context.Context, own, other *rostertest.Bundle, _ roster.Invitation) error {
@@ -431,6 +485,7 @@ func TestTenancy(t *testing.T) {
 			other := own.Another(t)
 			theirs := other.Invite(t, other.Outsider.Email)
 			listen(t, other, roster.EventRevoked)
+			granted(t, other, "bea@client.example").preview(t)
 			ask(t, other, "ann@client.example")
 			if name == "ReopenInvitation" {
 				expire(t, other, theirs)
