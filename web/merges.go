@@ -205,9 +205,8 @@ func (s *Server) confirmMerge(ctx context.Context, in *struct {
 func (s *Server) undoMerge(ctx context.Context, in *struct {
 	Subject
 	Keyed
-	RawBody []byte
-	Actor   string `header:"Usher-Actor" format:"uuid" doc:"A professional of the company, or the client. Missing: the app itself."`
-	Body    *struct {
+	Actor string `header:"Usher-Actor" format:"uuid" doc:"A professional of the company, or the client. Missing: the app itself."`
+	Body  *struct {
 		Keep *struct {
 			Edited string            `json:"edited" enum:"now,before" doc:"Of all rows that were edited since: leave them as they are now, or set them back to what they were before. One that was removed stays removed."`
 			Rows   map[string]string `json:"rows,omitempty" doc:"Of single rows, by their n: now or before."`
@@ -228,7 +227,11 @@ func (s *Server) undoMerge(ctx context.Context, in *struct {
 			keep.Rows[row] = choice
 		}
 	}
-	m, err := s.Roster.UndoMerge(ctx, requestOf(ctx).app, id(in.Actor), id(in.ID), keep, in.key(ctx, in.Actor, in.RawBody))
+	meaning, err := json.Marshal(keep) // what tells it from another undo
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.Roster.UndoMerge(ctx, requestOf(ctx).app, id(in.Actor), id(in.ID), keep, in.key(ctx, in.Actor, meaning))
 	return &ok[mergeBody]{newMergeBody(m)}, err
 }
 

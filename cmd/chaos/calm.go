@@ -17,7 +17,8 @@ const left = `
 	SELECT (SELECT count(*) FROM message WHERE state IN ('queued', 'held', 'sending', 'uncertain'))
 		+ (SELECT count(*) FROM dispatch WHERE state IN ('ready', 'sending', 'uncertain'))
 		+ (SELECT count(*) FROM river_job WHERE kind = 'send_dispatch' AND state <> 'completed')
-		+ (SELECT count(*) FROM river_job WHERE state = 'discarded')`
+		+ (SELECT count(*) FROM river_job WHERE state = 'discarded')
+		+ (` + mergesLeft + `)`
 
 // calm has nothing go wrong any more, and waits until all that was under way
 // has ended.
@@ -39,7 +40,23 @@ func (s *stage) calm(ctx context.Context) error {
 		}
 		crew = append(crew, p)
 	}
-	s.shake(ctx)
+	s.portal.mu.Lock()
+	s.portal.calm = true
+	s.portal.mu.Unlock()
+	if !s.merges {
+		s.shake(ctx)
+	}
+	if err := s.await(ctx); err != nil {
+		return err
+	}
+	if err := s.apart(ctx); err != nil {
+		return err
+	}
+	return s.await(ctx)
+}
+
+// await waits until nothing is left, or for as long as its patience lasts.
+func (s *stage) await(ctx context.Context) error {
 	shown := time.Now()
 	for end := time.Now().Add(s.patience); time.Now().Before(end); {
 		var n int
@@ -135,6 +152,9 @@ func (s *stage) count(ctx context.Context) (tally, error) {
 		return t, fmt.Errorf("count invitations: %w", err)
 	}
 	t.Unstored += len(s.published) - stored
+	if err := s.countMerges(ctx, &t); err != nil {
+		return t, err
+	}
 	return t, s.recovery(ctx, &t)
 }
 

@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// tally is what a run counted. It is good where Lost, Twice, Stuck and
-// TwoHashes are 0 and the provider's limit was kept.
+// tally is what a run counted. It is good where Lost, Twice, Stuck,
+// Torn and TwoHashes are 0 and the provider's limit was kept.
 type tally struct {
 	Kills     int    `json:"kills"`     // processes that ended by SIGKILL
 	Accepted  int    `json:"accepted"`  // mails that were asked for and stored
@@ -27,6 +27,11 @@ type tally struct {
 	Twice     int    `json:"twice"`
 	Stuck     int    `json:"stuck"` // messages, dispatches and jobs that did not come to an end
 	Seed      uint64 `json:"seed"`
+
+	Merges     int            `json:"merges"`      // that were confirmed or looked at
+	Moved      int            `json:"moved"`       // of them, those whose rows moved; in the end all were undone
+	Torn       int            `json:"torn"`        // neither merged nor untouched, or not as before when undone, or else to the app
+	MergeKills map[string]int `json:"merge_kills"` // kills amid merges, by the point
 
 	Unstored     int     `json:"unstored"`   // answered 201 and not in the database
 	TwoHashes    int     `json:"two_hashes"` // keys that came with other bytes
@@ -43,7 +48,7 @@ type tally struct {
 
 // good tells whether everything held.
 func (t tally) good() bool {
-	return t.Lost == 0 && t.Twice == 0 && t.Stuck == 0 && t.TwoHashes == 0 && t.Unstored == 0 && t.MaxPerSecond <= t.Limit
+	return t.Lost == 0 && t.Twice == 0 && t.Stuck == 0 && t.TwoHashes == 0 && t.Unstored == 0 && t.Torn == 0 && t.MaxPerSecond <= t.Limit
 }
 
 func main() {
@@ -53,6 +58,7 @@ func main() {
 	flag.StringVar(&o.usher, "usher", "bin/usher-chaos", "Usher, built with -tags chaos")
 	flag.StringVar(&o.provider, "provider", "bin/fakeresend", "the mail provider's stand-in")
 	flag.StringVar(&o.dir, "dir", ".usher/chaos", "where the private PostgreSQL and the logs live")
+	flag.BoolVar(&o.merges, "merges", false, "send no mail and kill amid merges only")
 	flag.StringVar(&o.mutant, "mutant", "", "a safeguard to switch off, with which the run must fail: key, frozen or unknown")
 	flag.DurationVar(&o.patience, "patience", 5*time.Minute, "how long what was left under way may take to end")
 	flag.Parse()

@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -79,8 +79,11 @@ func (s *stage) rage(ctx context.Context) error {
 		}
 		kept.Wait()
 	}()
-	busy.Go(func() { s.post(ctx, s.random(100)) })
-	busy.Go(func() { s.ask(ctx) })
+	busy.Go(func() { s.merging(ctx, s.random(300)) })
+	if !s.merges {
+		busy.Go(func() { s.post(ctx, s.random(100)) })
+		busy.Go(func() { s.ask(ctx) })
+	}
 	defer busy.Wait()
 	defer cancel()
 	defer over.Store(true)
@@ -100,7 +103,9 @@ func (s *stage) rage(ctx context.Context) error {
 		}
 		switch target, dice := crew[random.IntN(workers)], random.IntN(100); {
 		case dice < 65:
-			target.signal(syscall.SIGKILL)
+			if !s.merges { // there they choose the moment themselves
+				target.signal(syscall.SIGKILL)
+			}
 		case dice < 70:
 			s.tally.Stopped++
 			target.signal(syscall.SIGSTOP)
@@ -176,8 +181,12 @@ func (k *keeper) keep(over *atomic.Bool) {
 		switch {
 		case k.mutant != "": // where every one of the safeguards counts
 			env = append(env, fmt.Sprintf("CHAOS_KILL=after-call:0.3:%d", k.random.Uint64N(1e9)))
-		case k.random.IntN(2) == 0:
-			env = append(env, fmt.Sprintf("CHAOS_KILL=%s:0.1:%d", points[k.random.IntN(len(points))], k.random.Uint64N(1e9)))
+		case k.merges:
+			env = append(env, fmt.Sprintf("CHAOS_KILL=%s:0.3:%d", mergePoints[k.random.IntN(len(mergePoints))], k.random.Uint64N(1e9)))
+		default: // every third is killed by others only
+			if all := slices.Concat(points, mergePoints); k.random.IntN(3) > 0 {
+				env = append(env, fmt.Sprintf("CHAOS_KILL=%s:0.1:%d", all[k.random.IntN(len(all))], k.random.Uint64N(1e9)))
+			}
 		}
 		p, err := launch(k.dir, k.name, env, k.usher, "worker")
 		if err != nil {
@@ -245,13 +254,28 @@ func (s *stage) post(ctx context.Context, random *rand.Rand) {
 
 // call posts to the API and returns the id in the answer.
 func (s *stage) call(client *http.Client, path string, in any, key string) (uuid.UUID, error) {
-	body, err := json.Marshal(in)
+	answer, err := s.postAPI(client, path, in, key)
 	if err != nil {
 		return uuid.Nil, err
 	}
+	var made struct {
+		ID uuid.UUID `json:"id"`
+	}
+	return made.ID, json.Unmarshal(answer, &made)
+}
+
+// postAPI posts to the API and returns the answer, which is a success.
+func (s *stage) postAPI(client *http.Client, path string, in any, key string) ([]byte, error) {
+	var body []byte
+	if in != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
+			return nil, err
+		}
+	}
 	req, err := http.NewRequest(http.MethodPost, s.webURL+path, bytes.NewReader(body))
 	if err != nil {
-		return uuid.Nil, err
+		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+s.key)
@@ -261,20 +285,14 @@ func (s *stage) call(client *http.Client, path string, in any, key string) (uuid
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return uuid.Nil, err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return uuid.Nil, err
+	if err == nil && resp.StatusCode >= 300 {
+		err = fmt.Errorf("%s: %s", resp.Status, answer)
 	}
-	var invitation struct {
-		ID uuid.UUID `json:"id"`
-	}
-	if resp.StatusCode >= 300 || json.Unmarshal(answer, &invitation) != nil {
-		return uuid.Nil, errors.New(resp.Status)
-	}
-	return invitation.ID, nil
+	return answer, err
 }
 
 // ask stores loads of mail that nobody waits for.

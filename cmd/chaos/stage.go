@@ -46,6 +46,7 @@ type options struct {
 	kills                        int
 	seed                         uint64
 	usher, provider, dir, mutant string
+	merges                       bool
 	patience                     time.Duration
 }
 
@@ -62,6 +63,10 @@ type stage struct {
 
 	providerURL, webURL string
 	processes           []*process // provider and web
+
+	portal       *portal // the app's
+	portalServer *http.Server
+	pairs        []mergePair
 
 	mu        sync.Mutex
 	kills     []kill
@@ -150,6 +155,9 @@ func open(ctx context.Context, o options) (_ *stage, err error) {
 	if err := s.seedApp(ctx); err != nil {
 		return nil, fmt.Errorf("seed: %w", err)
 	}
+	if err := s.openPortal(ctx); err != nil {
+		return nil, fmt.Errorf("seed: %w", err)
+	}
 	if s.providerURL, err = freeURL(); err != nil {
 		return nil, err
 	}
@@ -194,6 +202,9 @@ func (s *stage) seedApp(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := r.SetCompanyMember(ctx, app.ID, company.ID, account.ID, roster.RoleAdmin, roster.IdempotencyKey{}); err != nil {
+			return err
+		}
 		workspace, err := r.CreateWorkspace(ctx, app.ID, roster.NewWorkspace{CompanyID: company.ID, Name: "Ann Example - Private", OwnerID: account.ID}, roster.IdempotencyKey{})
 		s.app, s.account, s.workspace = app.ID, account.ID, workspace.ID
 		return err
@@ -206,6 +217,7 @@ func (s *stage) environment() []string {
 		"DATABASE_URL=" + s.server.URL(database), "USHER_URL=http://localhost:8080", "USHER_SECRET=" + secret,
 		"RESEND_API_KEY=" + providerKey, "RESEND_BASE_URL=" + s.providerURL, "USHER_MAIL_FROM=Usher <usher@usher.example>",
 		"CHAOS_MUTANT=" + s.mutant,
+		"USHER_DEV=1", // the app's endpoint is on this machine
 	}
 }
 
@@ -287,6 +299,9 @@ func (s *stage) administer(ctx context.Context, method, path string, body []byte
 func (s *stage) close() error {
 	for _, p := range s.processes {
 		p.end()
+	}
+	if s.portalServer != nil {
+		_ = s.portalServer.Close()
 	}
 	if s.pool != nil {
 		s.pool.Close()
