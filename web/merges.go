@@ -180,7 +180,7 @@ func (s *Server) listMerges(ctx context.Context, in *struct {
 	State     string `query:"state" enum:"previewed,needs_resolution,confirmed,running,merged,finalized,failed,cancelled,undoing,undone" doc:"Only in this state."`
 },
 ) (*ok[list[mergeBody]], error) {
-	rows, err := s.Roster.Merges(ctx, requestOf(ctx).app, roster.MergeList{Account: id(in.AccountID), State: roster.State(in.State), After: id(in.After), Limit: in.Limit + 1})
+	rows, err := s.Roster.Merges(ctx, requestOf(ctx).app, roster.MergeList{Account: id(in.AccountID), State: roster.MergeState(in.State), After: id(in.After), Limit: in.Limit + 1})
 	return &ok[list[mergeBody]]{listOf(rows, in.Limit, func(m roster.Merge) uuid.UUID { return m.ID }, newMergeBody)}, err
 }
 

@@ -31,6 +31,15 @@ func (s *site) temporaryOf(own, email, typed string) (request, temporary string)
 	return request, fmt.Sprint(made["id"])
 }
 
+// otherCompany is a professional of another company.
+func (s *site) otherCompany() string {
+	s.t.Helper()
+	other := s.person("professional", "Otto Other", "otto@other.example")
+	company := s.want(post("/v1/companies", `{"name":"Blue Hill"}`), 201).text(s.t, "id")
+	s.want(post("/v1/companies/"+company+"/members", fmt.Sprintf(`{"account_id":%q,"role":"admin"}`, other)), 200)
+	return other
+}
+
 // preview looks at the merge of what was made for a request.
 func (s *site) preview(request string) reply {
 	s.t.Helper()
@@ -131,9 +140,7 @@ func TestCase21(t *testing.T) {
 	t.Parallel()
 	s := accessSite(t)
 	first, own, _ := s.granted("Ann Client", "ann@client.example", "Ann Client")
-	other := s.person("professional", "Otto Other", "otto@other.example")
-	company := s.want(post("/v1/companies", `{"name":"Blue Hill"}`), 201).text(t, "id")
-	s.want(post("/v1/companies/"+company+"/members", fmt.Sprintf(`{"account_id":%q,"role":"admin"}`, other)), 200)
+	other := s.otherCompany()
 	asked := s.want(as(other, requesting("request_with_temporary", "ann@client.example", "Ann Client")), 201)
 	s.want(as(own, post("/v1/access-requests/"+asked.text(t, "id")+"/approve", `{}`)), 200)
 	second := s.want(as(other, post("/v1/merges/preview", fmt.Sprintf(`{"access_request_id":%q}`, asked.text(t, "id")))), 200)
@@ -189,9 +196,17 @@ func TestCase23(t *testing.T) {
 	s.want(as(own, post("/v1/access-requests/"+asked.text(t, "id")+"/deny", "")), 200)
 	s.exec(`UPDATE account SET unclaimed = false WHERE id = $1`, kept)
 	s.want(post("/v1/accounts/"+kept, `{"secondary_emails":["ann@client.example","ann@work.example"]}`), 200)
-	// Access to that one is given, with an account made meanwhile.
-	request, temporary := s.temporaryOf(kept, "ann@work.example", "Ann Client")
-	seen := s.preview(request)
+	// Another company is given access to that one, with an account made meanwhile.
+	other := s.otherCompany()
+	asked = s.want(as(other, requesting("request_with_temporary", "ann@work.example", "Ann Client")), 201)
+	request := asked.text(t, "id")
+	made, _ = asked.value(t, "made_account").(map[string]any)
+	temporary := fmt.Sprint(made["id"])
+	s.want(as(kept, post("/v1/access-requests/"+request+"/approve", `{"visibility":"standard"}`)), 200)
+	look := as(other, post("/v1/merges/preview", fmt.Sprintf(`{"access_request_id":%q}`, request)))
+	seen := s.want(look, 200)
+	also := s.want(as(other, requesting("request", "ann@client.example", "Ann Client")), 201).text(t, "id")
+	s.want(as(own, post("/v1/access-requests/"+also+"/approve", `{}`)), 200)
 	// And the kept one is merged into the client's own.
 	s.pass(31 * 24 * time.Hour)
 	again := s.want(requesting("request", "ann@client.example", "Ann Client"), 201).text(t, "id")
@@ -199,13 +214,17 @@ func TestCase23(t *testing.T) {
 	outer := s.want(post("/v1/merges/preview", fmt.Sprintf(`{"access_request_id":%q,"absorbed_id":%q}`, again, kept)), 200)
 	s.work(s.confirm(outer))
 
-	s.api(s.tenant, post("/v1/merges/"+seen.text(t, "id")+"/confirm", fmt.Sprintf(`{"hash":%q}`, seen.text(t, "hash")))).wantProblem(t, 409, "preview_changed")
-	anew := s.preview(request)
+	confirm := func(r reply) call {
+		return as(other, post("/v1/merges/"+seen.text(t, "id")+"/confirm", fmt.Sprintf(`{"hash":%q}`, r.text(t, "hash"))))
+	}
+	s.api(s.tenant, confirm(seen)).wantProblem(t, 409, "preview_changed")
+	anew := s.want(look, 200)
 	if anew.text(t, "id") != seen.text(t, "id") || anew.text(t, "survivor_id") != own {
 		t.Fatalf("looked at again, it is %s", anew.body)
 	}
 	s.pass(time.Second)
-	s.work(s.confirm(anew))
+	s.want(confirm(anew), 200)
+	s.work(anew)
 	for _, account := range []string{kept, temporary} {
 		if r := s.want(get("/v1/accounts/"+account), 200); r.text(t, "id") != own {
 			t.Errorf("the account %s is %s", account, r.body)

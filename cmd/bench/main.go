@@ -36,6 +36,8 @@ type figure struct {
 	MemoryBefore float64 `json:"rss_before_mb,omitempty"` // of Usher's process, at most before a round
 	MemoryPeak   float64 `json:"rss_peak_mb,omitempty"`   // and within one
 
+	Locked float64 `json:"locked,omitempty"` // of Value, while rows were locked
+
 	Rounds      []float64 `json:"rounds,omitempty"`       // Usher's, of which Value is the median
 	FloorRounds []float64 `json:"floor_rounds,omitempty"` // likewise
 }
@@ -57,6 +59,7 @@ var figures = []struct {
 	{"mail_interactive", mailInteractive},
 	{"account_search", accountSearch},
 	{"request_decide", requestDecide},
+	{"merge", merge},
 	{"webhook_out", webhookOut},
 	{"webhook_isolated", webhookIsolated},
 }

@@ -72,7 +72,7 @@ func requestDecide(ctx context.Context, b *bench) (f figure, err error) {
 
 // fillRequests stores clients and an open request for each.
 func (b *bench) fillRequests(ctx context.Context) ([]openRequest, error) {
-	if _, err := b.pool.Exec(ctx, `TRUNCATE access_request, record_access`); err != nil {
+	if _, err := b.pool.Exec(ctx, `TRUNCATE access_request, record_access, merge, merge_change`); err != nil {
 		return nil, fmt.Errorf("clear tables: %w", err)
 	}
 	if err := b.clear(ctx); err != nil {

@@ -289,21 +289,23 @@ func (s *stage) countMerges(ctx context.Context, t *tally) error {
 	if err != nil {
 		return fmt.Errorf("read merges: %w", err)
 	}
-	var id, state string
-	var moved bool
-	if _, err := pgx.ForEachRow(rows, []any{&id, &state, &moved}, func() error {
+	merges, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
+		ID, State string
+		Moved     bool
+	}])
+	if err != nil {
+		return fmt.Errorf("read merges: %w", err)
+	}
+	for _, m := range merges {
 		t.Merges++
-		if moved {
+		if m.Moved {
 			t.Moved++
 		}
-		if knows := s.portal.knows[id]; state == "undone" && knows != "merge.undo" || state == "merged" && knows != "merge.apply" ||
-			state == "cancelled" && knows != "" && knows != "merge.undo" || state == "failed" {
-			progress("torn: merge %s is %s, and the app knows %q", id, state, knows)
+		if knows := s.portal.knows[m.ID]; m.State == "undone" && knows != "merge.undo" || m.State == "merged" && knows != "merge.apply" ||
+			m.State == "cancelled" && knows != "" && knows != "merge.undo" || m.State == "failed" {
+			progress("torn: merge %s is %s, and the app knows %q", m.ID, m.State, knows)
 			t.Torn++
 		}
-		return nil
-	}); err != nil {
-		return fmt.Errorf("read merges: %w", err)
 	}
 	t.MergeKills = map[string]int{}
 	for i := range workers {

@@ -229,9 +229,18 @@ func (s *appStory) invitations(h roster.History, now time.Time) {
 			s.Next = append(s.Next, future{q.ID, next})
 		}
 	}
+	for _, m := range h.Merges {
+		if next := nextOfMerge(m); next != "" {
+			s.Next = append(s.Next, future{m.ID, next})
+		}
+	}
 	for _, e := range h.Events {
 		detail := ""
 		switch e.Type {
+		case roster.EventMergePreviewed:
+			detail = fmt.Sprintf("of account %s into account %s", e.Data["absorbed_id"], e.Data["survivor_id"])
+		case roster.EventMergeCancelled, roster.EventMergeFailed:
+			detail, _ = e.Data["reason"].(string)
 		case roster.EventRequestCreated:
 			q := requests[e.SubjectID]
 			detail = fmt.Sprintf("%s of %q, as %s", q.RequesterName, q.CompanyName, q.Option)
@@ -275,6 +284,27 @@ func nextOfRequest(q roster.RequestView, now time.Time) string {
 		return "The person said yes, and has until " + moment(q.ExpiresAt) + " to log in to the account meant."
 	}
 	return "The access request can be answered until " + moment(q.ExpiresAt) + ", when it expires."
+}
+
+// nextOfMerge is what happens next to a merge; empty: nothing.
+func nextOfMerge(m roster.Merge) string {
+	switch m.State {
+	case roster.MergePreviewed:
+		return "The merge waits for the professional to confirm it."
+	case roster.MergeNeedsResolution:
+		return "The merge waits for the professional to say whether both accounts are of the same person."
+	case roster.MergeConfirmed, roster.MergeRunning:
+		if m.Step == roster.StepMoved {
+			return "The rows of the merge have moved; the app's endpoint is called until it takes the call. Look at the job run_merge for why it does not, or undo the merge."
+		}
+		return "The merge is carried out. Where the app's endpoint does not take the call, it is called again; the job run_merge says why."
+	case roster.MergeMerged:
+		return "The merge can be undone until " + moment(*m.UndoUntil) + ", when it becomes final."
+	case roster.MergeUndoing:
+		return "The merge is being undone; the job undo_merge says what it waits for."
+	case roster.MergeFinalized, roster.MergeFailed, roster.MergeCancelled, roster.MergeUndone:
+	}
+	return ""
 }
 
 // mails adds what became of mail, and what will.

@@ -25,6 +25,7 @@ type History struct {
 	Account     *Account         // nil: nobody has an account with it
 	Invitations []InvitationView // oldest first
 	Requests    []RequestView    // for access to accounts with the address, oldest first
+	Merges      []Merge          // that those requests allowed, oldest first
 	Events      []Event          // of them and of their mails, oldest first
 }
 
@@ -79,6 +80,15 @@ func (r *Roster) History(ctx context.Context, app uuid.UUID, key string, mailed,
 			h.Requests = append(h.Requests, asked[id])
 		}
 		ids = append(ids, requests...)
+		if rows, err = tx.Query(ctx, `SELECT `+mergeColumns+` FROM merge WHERE request_id = ANY ($1) ORDER BY id`, requests); err != nil {
+			return fmt.Errorf("find merges: %w", err)
+		}
+		if h.Merges, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Merge]); err != nil {
+			return fmt.Errorf("find merges: %w", err)
+		}
+		for _, m := range h.Merges {
+			ids = append(ids, m.ID)
+		}
 		if rows, err = tx.Query(ctx, `
 			SELECT id, app_id, type, subject_id, actor_id, data, at FROM event
 			WHERE app_id = $1 AND subject_id = ANY($2) ORDER BY id DESC LIMIT $3`, app, append(ids, messages...), maxHistory); err != nil {

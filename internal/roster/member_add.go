@@ -128,14 +128,17 @@ func livingMembers(ctx context.Context, tx pgx.Tx, app uuid.UUID, rows []NewMemb
 	for i, row := range rows {
 		ids[i] = row.AccountID
 	}
-	found, err := tx.Query(ctx, `SELECT id, merged_into FROM account WHERE app_id = $1 AND id = ANY ($2) AND merged_into IS NOT NULL`, app, ids)
+	merged, err := tx.Query(ctx, `SELECT id, merged_into FROM account WHERE app_id = $1 AND id = ANY ($2) AND merged_into IS NOT NULL`, app, ids)
 	if err != nil {
 		return nil, fmt.Errorf("look for merged accounts: %w", err)
 	}
-	lives := map[uuid.UUID]uuid.UUID{}
-	var id, into uuid.UUID
-	if _, err := pgx.ForEachRow(found, []any{&id, &into}, func() error { lives[id] = into; return nil }); err != nil {
+	found, err := pgx.CollectRows(merged, pgx.RowToStructByPos[struct{ ID, Into uuid.UUID }])
+	if err != nil {
 		return nil, fmt.Errorf("look for merged accounts: %w", err)
+	}
+	lives := make(map[uuid.UUID]uuid.UUID, len(found))
+	for _, account := range found {
+		lives[account.ID] = account.Into
 	}
 	if len(lives) == 0 {
 		return rows, nil

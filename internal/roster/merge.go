@@ -30,21 +30,24 @@ const (
 	EventAccountUnmerged = "account.unmerged" // likewise
 )
 
+// MergeState is where a merge stands.
+type MergeState string
+
 // The states of a Merge.
 const (
-	MergePreviewed       State = "previewed"
-	MergeNeedsResolution State = "needs_resolution" // a question has to be answered first
-	MergeConfirmed       State = "confirmed"
-	MergeRunning         State = "running"
-	MergeMerged          State = "merged" // it can be undone
-	MergeFinalized       State = "finalized"
-	MergeFailed          State = "failed"    // nothing was changed
-	MergeCancelled       State = "cancelled" // likewise
-	MergeUndoing         State = "undoing"
-	MergeUndone          State = "undone"
+	MergePreviewed       MergeState = "previewed"
+	MergeNeedsResolution MergeState = "needs_resolution" // a question has to be answered first
+	MergeConfirmed       MergeState = "confirmed"
+	MergeRunning         MergeState = "running"
+	MergeMerged          MergeState = "merged" // it can be undone
+	MergeFinalized       MergeState = "finalized"
+	MergeFailed          MergeState = "failed"    // nothing was changed
+	MergeCancelled       MergeState = "cancelled" // likewise
+	MergeUndoing         MergeState = "undoing"
+	MergeUndone          MergeState = "undone"
 )
 
-var mergeStates = []State{
+var mergeStates = []MergeState{
 	MergePreviewed, MergeNeedsResolution, MergeConfirmed, MergeRunning, MergeMerged, MergeFinalized, MergeFailed, MergeCancelled, MergeUndoing, MergeUndone,
 }
 
@@ -112,7 +115,7 @@ type Merge struct {
 	SurvivorID  uuid.UUID
 	AbsorbedID  uuid.UUID
 	ActorID     *uuid.UUID // who confirmed it; nil: nobody yet, or the app's policy
-	State       State
+	State       MergeState
 	Step        MergeStep
 	Preview     MergePreview // as it was shown last
 	Hash        []byte       // of all that the preview depends on
@@ -174,17 +177,17 @@ func (r *Roster) Merge(ctx context.Context, app, id uuid.UUID) (m Merge, err err
 
 // MergeList says which merges to list.
 type MergeList struct {
-	Account uuid.UUID // into this one, or of it; Nil: of all
-	State   State     // empty: in any state
-	After   uuid.UUID // the last id of the page before; Nil: the first page
-	Limit   int       // rows
+	Account uuid.UUID  // into this one, or of it; Nil: of all
+	State   MergeState // empty: in any state
+	After   uuid.UUID  // the last id of the page before; Nil: the first page
+	Limit   int        // rows
 }
 
 // Merges lists an app's merges, newest first.
 func (r *Roster) Merges(ctx context.Context, app uuid.UUID, l MergeList) (merges []Merge, err error) {
 	wanted := mergeStates
 	if l.State != "" {
-		wanted = []State{l.State}
+		wanted = []MergeState{l.State}
 	}
 	before := l.After
 	if before == uuid.Nil {
@@ -220,7 +223,7 @@ func (r *Roster) Merges(ctx context.Context, app uuid.UUID, l MergeList) (merges
 // stands is why a transition found nothing to change: the merge is in another
 // state already.
 func (m Merge) stands() *Error {
-	messages := map[State]string{
+	messages := map[MergeState]string{
 		MergePreviewed: "This merge waits for its confirmation.", MergeNeedsResolution: "A question about this merge has to be answered first.",
 		MergeConfirmed: "This merge was confirmed, and is about to begin.", MergeRunning: "This merge is under way.",
 		MergeMerged: "This merge is done.", MergeFinalized: "This merge is final.",
@@ -228,7 +231,7 @@ func (m Merge) stands() *Error {
 		MergeUndoing: "This merge is being undone.", MergeUndone: "This merge was undone.",
 	}
 	err := errorf(Conflict, "merge_"+string(m.State), "%s", messages[m.State])
-	err.State = m.State
+	err.State = State(m.State)
 	for _, at := range []*time.Time{m.EndedAt, m.MergedAt, m.ConfirmedAt} {
 		if at != nil {
 			err.DecidedAt = at

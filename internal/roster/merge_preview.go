@@ -449,7 +449,7 @@ func (r *Roster) confirmMerge(ctx context.Context, tx pgx.Tx, m Merge, actor uui
 	}
 	if f.asks(m.SamePerson) {
 		err := errorf(Conflict, "needs_resolution", "Names or dates of birth differ. Say first whether both accounts are of the same person.")
-		err.State = MergeNeedsResolution
+		err.State = State(MergeNeedsResolution)
 		return m, err
 	}
 	m, ok, err := changeMerge(ctx, tx, m.AppID, m.ID, `
@@ -541,7 +541,7 @@ const beforeMove = `state IN ('previewed', 'needs_resolution', 'confirmed', 'run
 // endMerge ends a merge that has changed nothing; ok is false where the
 // condition does not hold any more. If the app may know of it, the merge's job,
 // which is then at work, tells it.
-func (r *Roster) endMerge(ctx context.Context, tx pgx.Tx, m Merge, actor uuid.UUID, state State, reason string, now time.Time, condition string) (Merge, bool, error) {
+func (r *Roster) endMerge(ctx context.Context, tx pgx.Tx, m Merge, actor uuid.UUID, state MergeState, reason string, now time.Time, condition string) (Merge, bool, error) {
 	m, ok, err := changeMerge(ctx, tx, m.AppID, m.ID, `
 		SET state = $3, failure = $4, ended_at = $5 WHERE app_id = $1 AND id = $2 AND `+condition, m.AppID, m.ID, state, reason, now)
 	if err != nil || !ok {

@@ -263,7 +263,7 @@ func undoable(ctx context.Context, tx pgx.Tx, m Merge, now time.Time) error {
 	switch {
 	case m.State == MergeFinalized, m.State == MergeMerged && !m.UndoUntil.After(now):
 		err := errorf(Gone, "undo_over", "The time in which this merge could be undone is over.")
-		err.State, err.DecidedAt = MergeFinalized, m.UndoUntil
+		err.State, err.DecidedAt = State(MergeFinalized), m.UndoUntil
 		return err
 	case m.State != MergeMerged && (m.State != MergeRunning || m.Step != StepMoved):
 		return m.stands()
@@ -385,18 +385,20 @@ func (r *Roster) WakeMerges(ctx context.Context) (n int, err error) {
 		if err != nil {
 			return fmt.Errorf("look for merges under way: %w", err)
 		}
-		var jobs []river.JobArgs
-		var id uuid.UUID
-		var state State
-		if _, err := pgx.ForEachRow(rows, []any{&id, &state}, func() error {
-			if state == MergeUndoing {
-				jobs = append(jobs, UndoMerge{id})
-			} else {
-				jobs = append(jobs, RunMerge{id})
-			}
-			return nil
-		}); err != nil {
+		found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
+			ID    uuid.UUID
+			State MergeState
+		}])
+		if err != nil {
 			return fmt.Errorf("look for merges under way: %w", err)
+		}
+		var jobs []river.JobArgs
+		for _, m := range found {
+			if m.State == MergeUndoing {
+				jobs = append(jobs, UndoMerge{m.ID})
+			} else {
+				jobs = append(jobs, RunMerge{m.ID})
+			}
 		}
 		n = len(jobs)
 		return r.enqueue(ctx, tx, jobs...)
