@@ -42,6 +42,8 @@ type policySettings struct {
 		WindowFrom      string `json:"window_from"`
 		WindowTo        string `json:"window_to"`
 		Weekends        bool   `json:"weekends"`
+
+		Holidays []string `json:"holidays"`
 	} `json:"reminders"`
 	RequestDays        int    `json:"request_days"`
 	RequestCoolOffDays int    `json:"request_cool_off_days"`
@@ -72,6 +74,7 @@ func newPolicySettings(p roster.Policy) (s policySettings) {
 	s.Duplicate, s.OrphanedInviter, s.NoticeByMail = string(p.Duplicate), string(p.OrphanedInviter), p.NoticeByMail
 	s.Reminders.Max, s.Reminders.FirstAfterDays, s.Reminders.LastBeforeHours = p.Reminders.Max, p.Reminders.FirstAfterDays, p.Reminders.LastBeforeHours
 	s.Reminders.WindowFrom, s.Reminders.WindowTo, s.Reminders.Weekends = p.Reminders.WindowFrom, p.Reminders.WindowTo, p.Reminders.Weekends
+	s.Reminders.Holidays = p.Reminders.Holidays.List()
 	s.RequestDays, s.RequestCoolOffDays = p.RequestDays, p.RequestCoolOffDays
 	s.MergeMode, s.MergeUndoDays, s.AcceptURL = string(p.MergeMode), p.MergeUndoDays, p.AcceptURL
 	return s
@@ -89,9 +92,9 @@ type policyChange struct {
 	Duplicate       *string          `json:"duplicate,omitempty" nullable:"true" doc:"What inviting an address again does: return the open invitation, or resend it too if its rest is over. A request's if_duplicate goes before." example:"return"`
 	OrphanedInviter *string          `json:"orphaned_inviter,omitempty" nullable:"true" doc:"What becomes of open invitations whose inviter may no longer invite: hold, transfer to the workspace's owner, or revoke." example:"hold"`
 	NoticeByMail    *bool            `json:"notice_by_mail,omitempty" nullable:"true" doc:"Whether people are mailed about new workspaces, beside their inbox." example:"false"`
-	Reminders       *policyReminders `json:"reminders,omitempty" doc:"Of open invitations. Kept, and followed once Usher sends reminders."`
-	MergeMode       *string          `json:"merge_mode,omitempty" nullable:"true" doc:"Who starts the merge of a temporary account: on_command, or automatic where there is no conflict. Kept, and followed once Usher merges." example:"on_command"`
-	MergeUndoDays   *int             `json:"merge_undo_days,omitempty" nullable:"true" doc:"How long a merge can be undone: 1 to 90. Kept, and followed once Usher merges." example:"30"`
+	Reminders       *policyReminders `json:"reminders,omitempty" doc:"Of open invitations and access requests, and of accounts whose person has yet to create a password."`
+	MergeMode       *string          `json:"merge_mode,omitempty" nullable:"true" doc:"Who starts the merge of a temporary account: on_command, or automatic where there is no conflict." example:"on_command"`
+	MergeUndoDays   *int             `json:"merge_undo_days,omitempty" nullable:"true" doc:"How long a merge can be undone: 1 to 90." example:"30"`
 	AcceptURL       *string          `json:"accept_url,omitempty" nullable:"true" doc:"Your own page, by https, that links of invitations lead to, with the parameter token. Empty: Usher's." example:"https://app.example.org/invitation"`
 }
 
@@ -103,6 +106,8 @@ type policyReminders struct {
 	WindowFrom      *string  `json:"window_from,omitempty" nullable:"true" doc:"None earlier in the day than this, in the recipient's time zone." example:"08:00"`
 	WindowTo        *string  `json:"window_to,omitempty" nullable:"true" doc:"None later." example:"18:00"`
 	Weekends        *bool    `json:"weekends,omitempty" nullable:"true" doc:"Whether there are any on Saturday and Sunday." example:"false"`
+
+	Holidays *[]string `json:"holidays,omitempty" nullable:"true" maxItems:"200" doc:"Days without any, such as [\"2026-12-25\"]."`
 }
 
 func (s *Server) changePolicies(ctx context.Context, in *struct {

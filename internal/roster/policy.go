@@ -27,7 +27,8 @@ type Policy struct {
 	AcceptURL          string           `json:"accept_url"`            // the app's own page that invitations lead to, with ?token=; empty: Usher's
 }
 
-// ReminderSettings say when open invitations are called to mind.
+// ReminderSettings say when people are reminded of what they have not done: to
+// answer an invitation or an access request, to create a password.
 type ReminderSettings struct {
 	Max             int    `json:"max"`               // how many are sent by themselves; 0: none
 	FirstAfterDays  int    `json:"first_after_days"`  // after the invitation
@@ -35,6 +36,7 @@ type ReminderSettings struct {
 	WindowFrom      string `json:"window_from"`       // "08:00", in the recipient's zone
 	WindowTo        string `json:"window_to"`         // "18:00"
 	Weekends        bool   `json:"weekends"`          // whether Saturday and Sunday count
+	Holidays        Days   `json:"holidays"`          // on which nobody is reminded
 }
 
 // DuplicateRule is what inviting an address does that has an open invitation to

@@ -36,6 +36,7 @@ const (
 	mostReminders     = 5            // likewise
 	maxReminderDays   = 90           // a quarter after the invitation nobody remembers it
 	maxReminderHours  = 30 * 24      // before the expiry, likewise
+	maxHolidays       = 200          // those of some years and regions
 	maxRequestDays    = 90           // who did not decide in a quarter will not
 	maxCoolOffDays    = 365          // a year is a long no
 	maxMergeUndoDays  = 90           // both accounts' rows are kept for as long
@@ -207,6 +208,14 @@ func (p Policy) check(plain bool) error {
 	for _, at := range []struct{ name, value string }{{"reminders.window_from", r.WindowFrom}, {"reminders.window_to", r.WindowTo}} {
 		if _, err := time.Parse("15:04", at.value); err != nil || len(at.value) != len("15:04") {
 			return invalid(at.name, "The setting %s is a time of day from 00:00 to 23:59, like 08:00.", at.name)
+		}
+	}
+	if days := r.Holidays.List(); len(days) > maxHolidays {
+		return invalid("reminders.holidays", "There are at most %d holidays: leave out those that have been.", maxHolidays)
+	}
+	for _, day := range r.Holidays.List() {
+		if _, err := time.Parse(time.DateOnly, day); err != nil {
+			return invalid("reminders.holidays", "A holiday is a day like 2026-12-25, not %q.", day)
 		}
 	}
 	if r.WindowFrom >= r.WindowTo {
