@@ -103,7 +103,8 @@ func queues() map[string]river.QueueConfig {
 	}
 }
 
-// schedule is everything the clock starts, in UTC. River's leader starts it.
+// schedule is what the clock starts besides the sweeps, in UTC: what looks after
+// work that is under way. River's leader starts it.
 var schedule = []struct {
 	id   string
 	cron string
@@ -111,9 +112,6 @@ var schedule = []struct {
 }{
 	{"compose_interactive", "* * * * *", roster.ComposeMail{Lane: roster.Interactive}},
 	{"compose_bulk", "* * * * *", roster.ComposeMail{Lane: roster.Bulk}},
-	{"expire_invitations", "* * * * *", roster.ExpireInvitations{}},
-	{"expire_requests", "* * * * *", roster.ExpireRequests{}},
-	{"finalize_merges", "*/10 * * * *", roster.FinalizeMerges{}},
 	{"reconcile_mail", "*/10 * * * *", mail.ReconcileMail{}},
 	{"wake_webhooks", "* * * * *", roster.WakeWebhooks{}},
 	{"watch_webhooks", "*/10 * * * *", mail.WatchWebhooks{}},
@@ -140,11 +138,9 @@ func NewClient(pool *pgxpool.Pool, w *Worker, logger *slog.Logger) (*river.Clien
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &composeMail{Worker: w})
 	river.AddWorker(workers, &sendDispatch{Worker: w})
-	river.AddWorker(workers, &expireInvitations{Worker: w})
-	river.AddWorker(workers, &expireRequests{Worker: w})
+	river.AddWorker(workers, &sweep{Worker: w})
 	river.AddWorker(workers, &runMerge{Worker: w})
 	river.AddWorker(workers, &undoMerge{Worker: w})
-	river.AddWorker(workers, &finalizeMerges{Worker: w})
 	river.AddWorker(workers, &notifyWorkspace{Worker: w})
 	river.AddWorker(workers, &applyProviderEvent{Worker: w})
 	river.AddWorker(workers, &retryMail{Worker: w})
@@ -191,7 +187,8 @@ func periodicJobs() ([]*river.PeriodicJob, error) {
 			}}}
 		}, &river.PeriodicJobOpts{ID: entry.id, RunOnStart: true}) // a new leader makes up for ticks that fell into the gap
 	}
-	return periodic, nil
+	sweeps, err := periodicSweeps()
+	return append(periodic, sweeps...), err
 }
 
 // parseCron reads a cron expression of five fields. Zones are refused: ticks

@@ -230,7 +230,7 @@ func (w *world) work(job *rivertype.JobRow) (*rivertype.JobRow, error) {
 	case mail.SendDispatch{}.Kind():
 		return attempt(w, job, &sendDispatch{Worker: w.worker})
 	}
-	return attempt(w, job, &expireInvitations{Worker: w.worker})
+	return attempt(w, job, &sweep{Worker: w.worker})
 }
 
 func attempt[T river.JobArgs](w *world, job *rivertype.JobRow, worker river.Worker[T]) (*rivertype.JobRow, error) {
@@ -382,7 +382,7 @@ func TestEveryKindHasAQueue(t *testing.T) {
 	for _, args := range []river.JobArgsWithInsertOpts{
 		roster.ComposeMail{Lane: roster.Interactive}, roster.ComposeMail{Lane: roster.Bulk},
 		mail.SendDispatch{Lane: mail.Lane(roster.Interactive)}, mail.SendDispatch{Lane: mail.Lane(roster.Bulk)},
-		roster.ExpireInvitations{}, roster.LiftAddress{}, mail.ReconcileMail{},
+		roster.Sweep{}, roster.LiftAddress{}, mail.ReconcileMail{},
 	} {
 		if _, ok := queues()[args.InsertOpts().Queue]; !ok {
 			t.Errorf("nobody works the queue %q of %T", args.InsertOpts().Queue, args)
@@ -443,8 +443,8 @@ func TestParseCron(t *testing.T) {
 func TestScheduleIsSound(t *testing.T) {
 	t.Parallel()
 	periodic, err := periodicJobs()
-	if err != nil || len(periodic) != len(schedule) {
-		t.Fatalf("%d periodic jobs, want %d (%v)", len(periodic), len(schedule), err)
+	if want := len(schedule) + len(sweepTimes); err != nil || len(periodic) != want {
+		t.Fatalf("%d periodic jobs, want %d (%v)", len(periodic), want, err)
 	}
 	seen := map[string]bool{}
 	for _, entry := range schedule {
@@ -550,7 +550,7 @@ func TestClientWorksEveryKind(t *testing.T) {
 	}
 	w.eventually("and undone", `SELECT state = 'undone' FROM merge WHERE id = $1`, merge.ID)
 	w.eventually("every kind of job was completed", `
-		SELECT count(DISTINCT (kind, queue)) = 18 AND bool_and(state = 'completed') FROM river_job`)
+		SELECT count(DISTINCT (kind, queue)) = 16 AND bool_and(state = 'completed') FROM river_job`)
 	if state := value[string](w, `SELECT state FROM invitation WHERE id = $1`, gone.ID); state != "expired" {
 		t.Errorf("the invitation that is over is %s", state)
 	}

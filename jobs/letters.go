@@ -23,6 +23,9 @@ func (w *Worker) write(m mail.Message, l roster.Letter) (d mail.Draft, err error
 		} else {
 			d.Content, err = mail.RenderInvitation(letter)
 		}
+	case l.Digest != nil:
+		app, email = l.Digest.App, l.Digest.Email
+		d.Content, err = mail.RenderDigest(w.digestLetter(m, *l.Digest))
 	case l.News != nil:
 		app, email = l.News.App, l.News.Inviter.MailTo()
 		d.Content, err = mail.RenderNews(newsLetter(*l.News))
@@ -41,7 +44,9 @@ func (w *Worker) write(m mail.Message, l roster.Letter) (d mail.Draft, err error
 			email = l.To
 			d.Content, err = mail.RenderAuthorized(w.authorizedLetter(*l.Request))
 		} else {
-			d.Content, err = mail.RenderRequest(w.requestLetter(m, *l.Request))
+			letter := w.requestLetter(m, *l.Request)
+			letter.Reminder = m.Kind == roster.MailRequestReminder
+			d.Content, err = mail.RenderRequest(letter)
 		}
 	}
 	if err != nil {
@@ -78,6 +83,26 @@ func (w *Worker) invitationLetter(m mail.Message, v roster.InvitationView) mail.
 		Again:         v.Sends > 1,
 		Professional:  v.Kind == roster.KindExternal,
 	}
+}
+
+func (w *Worker) digestLetter(m mail.Message, d roster.Digest) mail.DigestLetter {
+	l := mail.DigestLetter{
+		Brand: brand(d.App), Locale: locale.Match(d.Locale, d.App.Locale), RecipientName: d.Name, Zone: d.Zone,
+		StopLink: w.URL.JoinPath("u", w.Keys.Token(roster.PurposeUnsubscribe, roster.UnsubscribeTicket(m.ID))).String(),
+	}
+	for _, v := range d.Invitations {
+		l.Items = append(l.Items, mail.DigestItem{
+			InviterName: v.InviterName, CompanyName: v.CompanyName, WorkspaceName: v.WorkspaceName, ExpiresAt: v.ExpiresAt,
+			Link: w.URL.JoinPath("i", w.Keys.Token(roster.PurposeInvitation, v.Ticket())).String(),
+		})
+	}
+	for _, v := range d.Requests {
+		l.Items = append(l.Items, mail.DigestItem{
+			InviterName: v.RequesterName, CompanyName: v.CompanyName, ExpiresAt: v.ExpiresAt,
+			Link: w.URL.JoinPath("r", w.Keys.Token(roster.PurposeRequest, v.Ticket())).String(),
+		})
+	}
+	return l
 }
 
 func (w *Worker) passwordLetter(m mail.Message, p roster.PasswordLetter) mail.PasswordLetter {

@@ -122,17 +122,3 @@ func (w *Worker) callApp(ctx context.Context, id uuid.UUID, name string, wanted 
 	w.at("after-merge-call")
 	return err
 }
-
-// finalizeMerges ends the time in which merges can be undone. The clock starts
-// it every ten minutes.
-type finalizeMerges struct {
-	river.WorkerDefaults[roster.FinalizeMerges]
-	*Worker
-}
-
-func (w *finalizeMerges) Work(ctx context.Context, _ *river.Job[roster.FinalizeMerges]) error {
-	if _, err := w.Roster.WakeMerges(ctx); err != nil {
-		return err
-	}
-	return expireAll(ctx, w.Roster.FinalizeMerges)
-}

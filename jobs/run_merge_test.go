@@ -281,11 +281,8 @@ func TestMergesAreWoken(t *testing.T) {
 		t.Errorf("it is %s", got)
 	}
 	w.now = w.now.Add(31 * 24 * time.Hour)
-	row, err := w.worker.Roster.Jobs.InsertTx(t.Context(), w.tx, roster.FinalizeMerges{}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if job, err := attempt(w, row.Job, &finalizeMerges{Worker: w.worker}); err != nil || w.mergeState(m.ID) != "finalized moved" {
-		t.Errorf("the sweep ended %s with %v", job.State, err)
+	w.sweep(roster.SweepMerges, w.now.Truncate(time.Minute))
+	if got := w.mergeState(m.ID); got != "finalized moved" {
+		t.Errorf("in the end it is %s", got)
 	}
 }

@@ -75,6 +75,9 @@ CREATE TABLE access_request (
     decided_at timestamp with time zone,
     decided_by uuid,
     created_at timestamp with time zone NOT NULL,
+    planned_for uuid,
+    planned_at timestamp with time zone,
+    planned_done integer NOT NULL DEFAULT 0,
     CONSTRAINT access_request_app_id_company_id_fkey FOREIGN KEY (app_id, company_id) REFERENCES company(app_id, id),
     CONSTRAINT access_request_app_id_made_id_fkey FOREIGN KEY (app_id, made_id) REFERENCES account(app_id, id),
     CONSTRAINT access_request_app_id_requester_id_fkey FOREIGN KEY (app_id, requester_id) REFERENCES account(app_id, id),
@@ -91,6 +94,15 @@ CREATE INDEX access_request_due ON public.access_request USING btree (expires_at
 CREATE INDEX access_request_made ON public.access_request USING btree (made_id);
 CREATE UNIQUE INDEX access_request_open ON public.access_request USING btree (company_id, email_key) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text, 'approved'::text]));
 CREATE UNIQUE INDEX access_request_open_target ON public.access_request USING btree (company_id, target_id) WHERE ((state = ANY (ARRAY['pending'::text, 'on_hold'::text, 'approved'::text])) AND (target_id IS NOT NULL));
+CREATE INDEX access_request_remind ON public.access_request USING btree ((
+CASE
+    WHEN (planned_for = message_id) THEN planned_at
+    ELSE queued_at
+END), id) WHERE (((state = 'pending'::text) OR ((option = 'new_account'::text) AND (state = 'granted'::text))) AND (
+CASE
+    WHEN (planned_for = message_id) THEN planned_at
+    ELSE queued_at
+END IS NOT NULL));
 CREATE INDEX access_request_target ON public.access_request USING btree (target_id) WHERE (target_id IS NOT NULL);
 
 CREATE TABLE account (
@@ -265,6 +277,7 @@ CREATE TABLE idempotency_key (
     CONSTRAINT idempotency_key_app_id_fkey FOREIGN KEY (app_id) REFERENCES app(id),
     CONSTRAINT idempotency_key_pkey PRIMARY KEY (app_id, route, key)
 );
+CREATE INDEX idempotency_key_age ON public.idempotency_key USING btree (created_at);
 
 CREATE TABLE invitation (
     id uuid NOT NULL,
@@ -292,6 +305,9 @@ CREATE TABLE invitation (
     warning_id uuid,
     origin_workspace_id uuid,
     held_for text NOT NULL DEFAULT ''::text,
+    planned_for uuid,
+    planned_at timestamp with time zone,
+    planned_done integer NOT NULL DEFAULT 0,
     CONSTRAINT invitation_app_id_account_id_fkey FOREIGN KEY (app_id, account_id) REFERENCES account(app_id, id),
     CONSTRAINT invitation_app_id_inviter_id_fkey FOREIGN KEY (app_id, inviter_id) REFERENCES account(app_id, id),
     CONSTRAINT invitation_app_id_workspace_id_fkey FOREIGN KEY (app_id, workspace_id) REFERENCES workspace(app_id, id),
@@ -305,9 +321,19 @@ CREATE TABLE invitation (
 CREATE INDEX invitation_account ON public.invitation USING btree (account_id) WHERE (account_id IS NOT NULL);
 CREATE INDEX invitation_app ON public.invitation USING btree (app_id, state, id);
 CREATE INDEX invitation_due ON public.invitation USING btree (expires_at) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
+CREATE INDEX invitation_forget ON public.invitation USING btree (decided_at) WHERE ((state = ANY (ARRAY['declined'::text, 'revoked'::text, 'superseded'::text, 'expired'::text])) AND (email <> ''::text));
 CREATE INDEX invitation_inviter ON public.invitation USING btree (inviter_id) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
 CREATE UNIQUE INDEX invitation_open ON public.invitation USING btree (workspace_id, email_key) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
 CREATE INDEX invitation_person ON public.invitation USING btree (email_key, app_id);
+CREATE INDEX invitation_remind ON public.invitation USING btree ((
+CASE
+    WHEN (planned_for = message_id) THEN planned_at
+    ELSE queued_at
+END), id) WHERE ((state = 'pending'::text) AND (
+CASE
+    WHEN (planned_for = message_id) THEN planned_at
+    ELSE queued_at
+END IS NOT NULL));
 CREATE INDEX invitation_workspace ON public.invitation USING btree (app_id, workspace_id, state, id);
 
 CREATE TABLE membership (
@@ -589,6 +615,31 @@ CREATE TABLE session (
 CREATE INDEX session_account ON public.session USING btree (account_id);
 CREATE INDEX session_expiry ON public.session USING btree (expires_at);
 
+CREATE TABLE sweep (
+    name text NOT NULL,
+    last_tick timestamp with time zone,
+    paused_until timestamp with time zone,
+    CONSTRAINT sweep_pkey PRIMARY KEY (name)
+);
+
+CREATE TABLE sweep_run (
+    name text NOT NULL,
+    tick timestamp with time zone NOT NULL,
+    since timestamp with time zone,
+    missed integer NOT NULL DEFAULT 0,
+    by_hand boolean NOT NULL DEFAULT false,
+    started_at timestamp with time zone NOT NULL,
+    finished_at timestamp with time zone,
+    scanned bigint NOT NULL DEFAULT 0,
+    acted bigint NOT NULL DEFAULT 0,
+    skipped jsonb NOT NULL DEFAULT '{}'::jsonb,
+    error text NOT NULL DEFAULT ''::text,
+    CONSTRAINT sweep_run_name_fkey FOREIGN KEY (name) REFERENCES sweep(name),
+    CONSTRAINT sweep_run_pkey PRIMARY KEY (name, tick)
+);
+CREATE INDEX sweep_run_open ON public.sweep_run USING btree (name, tick) WHERE (finished_at IS NULL);
+CREATE INDEX sweep_run_started ON public.sweep_run USING btree (started_at);
+
 CREATE TABLE usher_migration (
     version integer NOT NULL,
     name text NOT NULL,
@@ -625,6 +676,7 @@ CREATE TABLE webhook_delivery (
     CONSTRAINT webhook_delivery_pkey PRIMARY KEY (endpoint_id, event_id),
     CONSTRAINT webhook_delivery_state_check CHECK ((state = ANY (ARRAY['waiting'::text, 'delivered'::text, 'failed'::text, 'cancelled'::text])))
 );
+CREATE INDEX webhook_delivery_age ON public.webhook_delivery USING btree (settled_at) WHERE (settled_at IS NOT NULL);
 CREATE INDEX webhook_delivery_due ON public.webhook_delivery USING btree (endpoint_id, due_at) WHERE (state = 'waiting'::text);
 
 CREATE TABLE webhook_endpoint (

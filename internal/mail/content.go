@@ -86,6 +86,7 @@ var (
 	texts            = mustTexts()
 	invitationLetter = mustLetter("invitation")
 	reminderLetter   = mustLetter("reminder")
+	digestLetter     = mustLetter("digest")
 	newsLetter       = mustLetter("news")
 	workspacesLetter = mustLetter("workspaces")
 	passwordLetter   = mustLetter("password")

@@ -2,6 +2,7 @@ package mail
 
 import (
 	"flag"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -202,8 +203,38 @@ func letters(t testing.TB) map[string]Content {
 		}
 		all["authorized."+lang] = authorized
 		all["news_requests."+lang] = renderNews(t, testRequestNews(t, lang))
+		reminder := testRequest(t, lang)
+		reminder.Reminder, reminder.Note = true, ""
+		all["request_reminder."+lang] = renderRequest(t, reminder)
+		digest := testDigest(t, lang)
+		all["digest."+lang] = renderDigest(t, digest)
+		digest.Brand, digest.RecipientName, digest.Items = l.Brand, "", digest.Items[:1]
+		all["digest_bare."+lang] = renderDigest(t, digest)
 	}
 	return all
+}
+
+// testDigest names more than it can.
+func testDigest(t testing.TB, lang string) DigestLetter {
+	inv, q := testInvitation(t, lang), testRequest(t, lang)
+	l := DigestLetter{Brand: inv.Brand, Locale: lang, RecipientName: inv.RecipientName, StopLink: inv.StopLink, Zone: inv.Zone}
+	for i := range maxDigest + 2 {
+		item := DigestItem{inv.InviterName, inv.CompanyName, fmt.Sprintf("%s %d", inv.WorkspaceName, i+1), inv.Link, inv.ExpiresAt.Add(time.Duration(i) * time.Hour)}
+		if i%5 == 3 {
+			item = DigestItem{q.RequesterName, q.CompanyName, "", q.Link, inv.ExpiresAt.Add(-time.Duration(i) * time.Hour)}
+		}
+		l.Items = append(l.Items, item)
+	}
+	return l
+}
+
+func renderDigest(t testing.TB, l DigestLetter) Content {
+	t.Helper()
+	c, err := RenderDigest(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 func testRequest(t testing.TB, lang string) RequestLetter {

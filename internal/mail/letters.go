@@ -195,6 +195,7 @@ type lineView struct {
 	Edge, Plain, Email, When string
 	HTML                     template.HTML
 	Diagnostic, Suggestion   string
+	Link                     string // of a digest's
 }
 
 // RenderNews writes the news of one or more invitations in the inviter's language.
@@ -374,6 +375,7 @@ type RequestLetter struct {
 	ExpiresAt     time.Time
 	Zone          *time.Location // of the recipient; nil is UTC
 	Again         bool           // the request was mailed before
+	Reminder      bool           // and this only calls it to mind: it can be unsubscribed from by one click
 }
 
 // RenderRequest writes an access request in the recipient's language. It fails
@@ -396,12 +398,87 @@ func RenderRequest(l RequestLetter) (Content, error) {
 	}
 	v.When = v.printer.DateTime(l.ExpiresAt, l.Zone)
 	v.setNote(l.Note)
+	v.Again = l.Again || l.Reminder
 	subject := "request.subject"
-	if l.Again {
+	if v.Again {
 		subject = "request.subject_again"
 	}
 	v.Subject = v.printer.T(subject, "requester", shorten(v.Inviter, maxSubjectName))
-	return requestLetter.render(v, letterHeaders())
+	h := letterHeaders()
+	if l.Reminder {
+		unsubscribable(h, l.StopLink)
+	}
+	return requestLetter.render(v, h)
+}
+
+// maxDigest bounds the things that a digest names one by one.
+const maxDigest = 12
+
+// DigestLetter reminds a person of several things that wait for their answer.
+type DigestLetter struct {
+	Brand         Brand
+	Locale        string // a BCP 47 tag; unsupported languages get locale.Default
+	RecipientName string // may be empty
+	Items         []DigestItem
+	StopLink      string         // absolute http(s) URL that stops reminders
+	Zone          *time.Location // of the recipient; nil is UTC
+}
+
+// DigestItem is an invitation, or an access request, which names no workspace.
+type DigestItem struct {
+	InviterName   string
+	CompanyName   string // may be empty where there is a workspace
+	WorkspaceName string
+	Link          string // absolute http(s) URL of its page
+	ExpiresAt     time.Time
+}
+
+// RenderDigest writes that letter in the recipient's language. It fails if the
+// letter lacks something it cannot do without.
+func RenderDigest(l DigestLetter) (Content, error) {
+	v := newView(l.Brand, l.Locale, l.RecipientName)
+	v.StopLink = l.StopLink
+	switch {
+	case v.Brand.Name == "":
+		return Content{}, errors.New("render digest: no brand name")
+	case len(l.Items) == 0:
+		return Content{}, errors.New("render digest: nothing to name")
+	case !webURL(l.StopLink):
+		return Content{}, errors.New("render digest: the link that stops reminders is no absolute http URL")
+	}
+	items := slices.Clone(l.Items)
+	slices.SortStableFunc(items, func(a, b DigestItem) int { return a.ExpiresAt.Compare(b.ExpiresAt) })
+	for i, item := range items {
+		if !webURL(item.Link) || item.ExpiresAt.IsZero() {
+			return Content{}, fmt.Errorf("render digest: item %d has no link or no end", i)
+		}
+		if i >= maxDigest {
+			continue
+		}
+		inviter, company, workspace := cleanName(item.InviterName), cleanName(item.CompanyName), cleanName(item.WorkspaceName)
+		if inviter == "" {
+			inviter = company
+		}
+		expiry := "invitation.expiry"
+		key, args := "digest.invitation", []any{"inviter", inviter, "workspace", workspace}
+		if workspace == "" {
+			expiry = "request.expiry"
+			key, args = "digest.request", []any{"inviter", inviter, "company", company}
+		}
+		v.Lines = append(v.Lines, lineView{
+			HTML: v.printer.Strong(key, args...), Plain: v.printer.T(key, args...), Link: item.Link, Edge: v.Brand.Color,
+			When: v.printer.T(expiry, "when", v.printer.DateTime(item.ExpiresAt, l.Zone)),
+		})
+	}
+	if more := len(items) - maxDigest; more > 0 {
+		v.More = v.printer.T("digest.more", "count", more)
+	}
+	v.Title = v.printer.T("digest.title", "count", len(items))
+	v.Preheader = v.Lines[0].Plain
+	v.Subject = v.printer.T("digest.subject", "count", len(items), "brand", shorten(v.Brand.Name, maxSubjectName))
+	h := letterHeaders()
+	unsubscribable(h, l.StopLink)
+	return digestLetter.render(v, h)
 }
 
 // AuthorizedLetter tells a person that support gave a company access to their

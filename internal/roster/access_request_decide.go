@@ -10,7 +10,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/riverqueue/river"
 
 	"usher/internal/postgres"
 )
@@ -607,42 +606,46 @@ func (r *Roster) tellAuthorized(ctx context.Context, tx pgx.Tx, q AccessRequest,
 	return r.ask(ctx, tx, now, mails...)
 }
 
-// ExpireRequests is the job that ends access requests whose time is over.
-type ExpireRequests struct{}
-
-// Kind is the job's name in River.
-func (ExpireRequests) Kind() string { return "expire_requests" }
-
-// InsertOpts say where the job waits.
-func (ExpireRequests) InsertOpts() river.InsertOpts {
-	return river.InsertOpts{Queue: QueueSweeps, MaxAttempts: 3}
-}
-
 // ExpireRequests ends at most limit open access requests whose time is over and
 // tells who asked. It answers how many it ended, as ExpireInvitations does.
 func (r *Roster) ExpireRequests(ctx context.Context, limit int) (ended int, err error) {
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		ended, err = r.expireRequests(ctx, tx, r.now(), `id = ANY(ARRAY(
-			SELECT id FROM access_request WHERE `+requestIsOpen+` AND expires_at <= $1
-			ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED))`, limit)
+		expired, err := r.expireDueRequests(ctx, tx, r.now(), limit)
+		ended = len(expired)
 		return err
 	})
 	return ended, err
 }
 
+func (r *Roster) expireDueRequests(ctx context.Context, tx pgx.Tx, now time.Time, limit int) ([]AccessRequest, error) {
+	return r.expireRequests(ctx, tx, now, `id = ANY(ARRAY(
+			SELECT id FROM access_request WHERE `+requestIsOpen+` AND expires_at <= $1
+			ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED))`, limit)
+}
+
+// sweepRequests is a chunk of the sweep that ends access requests.
+func (r *Roster) sweepRequests(ctx context.Context, tx pgx.Tx, now time.Time, s *Swept) (more bool, err error) {
+	expired, err := r.expireDueRequests(ctx, tx, now, sweepChunk)
+	s.Scanned += len(expired)
+	for _, q := range expired {
+		s.did(Deed{q.AppID, q.ID, q.EmailKey, "expires", "its time was over at " + q.ExpiresAt.UTC().Format(time.RFC3339)})
+	}
+	return len(expired) == sweepChunk, err
+}
+
 // expireRequests ends the open requests that meet the condition, in which $1 is
 // now and the args follow.
-func (r *Roster) expireRequests(ctx context.Context, tx pgx.Tx, now time.Time, condition string, args ...any) (int, error) {
+func (r *Roster) expireRequests(ctx context.Context, tx pgx.Tx, now time.Time, condition string, args ...any) ([]AccessRequest, error) {
 	rows, err := tx.Query(ctx, `
 		UPDATE access_request SET state = 'expired', decided_at = $1
 		WHERE `+condition+` AND `+requestIsOpen+` AND expires_at <= $1
 		RETURNING `+requestColumns, append([]any{now}, args...)...)
 	if err != nil {
-		return 0, fmt.Errorf("expire access requests: %w", err)
+		return nil, fmt.Errorf("expire access requests: %w", err)
 	}
 	expired, err := pgx.CollectRows(rows, pgx.RowToStructByPos[AccessRequest])
 	if err != nil || len(expired) == 0 {
-		return 0, err
+		return nil, err
 	}
 	events := make([]newEvent, len(expired))
 	for i, q := range expired {
@@ -650,7 +653,7 @@ func (r *Roster) expireRequests(ctx context.Context, tx pgx.Tx, now time.Time, c
 	}
 	ids, err := recordEvents(ctx, tx, now, events...)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	type requester struct{ app, id uuid.UUID }
 	news := map[requester][]uuid.UUID{}
@@ -663,9 +666,9 @@ func (r *Roster) expireRequests(ctx context.Context, tx pgx.Tx, now time.Time, c
 		mails = append(mails, newsMail(to.app, to.id, events))
 	}
 	if err := r.keepTemporary(ctx, tx, now, expired...); err != nil {
-		return 0, err
+		return nil, err
 	}
-	return len(expired), r.ask(ctx, tx, now, mails...)
+	return expired, r.ask(ctx, tx, now, mails...)
 }
 
 // holdRequest puts a pending request on hold because its newest mail does not

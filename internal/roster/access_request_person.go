@@ -29,6 +29,7 @@ type RequestView struct {
 
 	clients       holders
 	block         string
+	unsubscribed  bool // the person wants no reminders
 	stoppedUntil  *time.Time
 	stoppedReason string
 }
@@ -85,7 +86,7 @@ func viewRequests(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, suffix string
 	rows, err := tx.Query(ctx, `
 		SELECT `+requestColumns+`, `+appColumns+`, requester.full_name, company.name, company.time_zone,
 			COALESCE((SELECT account.time_zone FROM account WHERE account.id = access_request.target_id), ''),
-			COALESCE(address.block, ''), app.mail_stopped_until, app.mail_stopped_reason
+			COALESCE(address.block, ''), address.unsubscribed_at IS NOT NULL, app.mail_stopped_until, app.mail_stopped_reason
 		FROM access_request
 		JOIN app ON app.id = access_request.app_id
 		JOIN account requester ON requester.id = access_request.requester_id
@@ -100,6 +101,7 @@ func viewRequests(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, suffix string
 		App
 		RequesterName, CompanyName, CompanyZone, PersonZone string
 		Block                                               string
+		Unsubscribed                                        bool
 		StoppedUntil                                        *time.Time
 		StoppedReason                                       string
 	}])
@@ -111,7 +113,7 @@ func viewRequests(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, suffix string
 		views[f.AccessRequest.ID] = RequestView{
 			AccessRequest: f.AccessRequest, App: f.App, RequesterName: f.RequesterName, CompanyName: f.CompanyName,
 			Zone:  zone(f.PersonZone, f.CompanyZone, f.App.TimeZone),
-			block: f.Block, stoppedUntil: f.StoppedUntil, stoppedReason: f.StoppedReason,
+			block: f.Block, unsubscribed: f.Unsubscribed, stoppedUntil: f.StoppedUntil, stoppedReason: f.StoppedReason,
 		}
 	}
 	return views, nil
@@ -134,6 +136,16 @@ func (r *Roster) requestLetters(ctx context.Context, tx pgx.Tx, mails []Mail, le
 	if err != nil {
 		return err
 	}
+	var apps []uuid.UUID
+	for _, m := range mails {
+		if m.Kind == MailRequestReminder {
+			apps = append(apps, m.AppID)
+		}
+	}
+	settings, err := remindersOf(ctx, tx, apps)
+	if err != nil {
+		return err
+	}
 	now := r.now()
 	var late []uuid.UUID
 	for _, m := range mails {
@@ -146,12 +158,16 @@ func (r *Roster) requestLetters(ctx context.Context, tx pgx.Tx, mails []Mail, le
 			l.Skip = "its address or link was replaced"
 		case m.Kind == MailAuthorized && v.State != Granted:
 			l.Skip = Skip("the access request is " + string(v.State))
-		case m.Kind == MailRequest && v.State != Pending:
+		case (m.Kind == MailRequest || m.Kind == MailRequestReminder) && v.State != Pending:
 			l.Skip = Skip("the access request is " + string(v.State))
 		case m.Kind == MailRequest && (v.MessageID == nil || *v.MessageID != m.ID):
 			l.Skip = "a newer mail was asked for"
-		case m.Kind == MailRequest && !v.ExpiresAt.After(now):
+		case m.Kind == MailRequestReminder && v.unsubscribed:
+			l.Skip = "the person wants no reminders"
+		case m.Kind != MailAuthorized && !v.ExpiresAt.After(now):
 			l.Skip = "the access request has expired"
+		case m.Kind == MailRequestReminder && l.Block == "" && l.Stop == nil:
+			l.Stop = closedUntil(settings[m.AppID], v.AccessRequest.ID, v.ExpiresAt, v.Zone, now)
 		case m.Kind == MailRequest && m.Args.Send == 1 && l.Block == "" && l.Stop == nil && v.QueuedAt != nil && now.Sub(*v.QueuedAt) >= outage:
 			late = append(late, v.AccessRequest.ID)
 		}

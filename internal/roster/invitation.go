@@ -258,18 +258,6 @@ func (inv Invitation) late() *Error {
 // QueueSweeps holds the work of the clock.
 const QueueSweeps = "sweeps"
 
-// ExpireInvitations is the job that ends invitations whose time is over.
-type ExpireInvitations struct{}
-
-// Kind is the job's name in River.
-func (ExpireInvitations) Kind() string { return "expire_invitations" }
-
-// InsertOpts say where the job waits. A sweep is not retried for long: the next
-// tick does the same work.
-func (ExpireInvitations) InsertOpts() river.InsertOpts {
-	return river.InsertOpts{Queue: QueueSweeps, MaxAttempts: 3}
-}
-
 // enqueue inserts jobs within tx.
 func (r *Roster) enqueue(ctx context.Context, tx pgx.Tx, jobs ...river.JobArgs) error {
 	if len(jobs) == 0 {

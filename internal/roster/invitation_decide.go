@@ -278,7 +278,7 @@ func (r *Roster) ReopenInvitation(ctx context.Context, app, actor, id uuid.UUID,
 			SET state = 'pending', version = version + 1, reopens = reopens + 1, decided_at = NULL,
 				expires_at = $4, sends = 1, message_id = $7, queued_at = $3,
 				inviter_id = CASE held_for WHEN '' THEN inviter_id ELSE $8 END, held_for = ''
-			WHERE app_id = $1 AND id = $2 AND state = 'expired' AND reopens < $5 AND version < $6
+			WHERE app_id = $1 AND id = $2 AND state = 'expired' AND email <> '' AND reopens < $5 AND version < $6
 				AND EXISTS (SELECT FROM workspace w WHERE w.id = invitation.workspace_id AND w.state = 'active')
 				AND NOT EXISTS (SELECT FROM account a JOIN membership m ON m.account_id = a.id
 					WHERE a.app_id = $1 AND a.email_key = invitation.email_key AND a.status NOT IN ('merged', 'archived')
@@ -315,33 +315,47 @@ func (r *Roster) ReopenInvitation(ctx context.Context, app, actor, id uuid.UUID,
 // tells each inviter in one mail. It answers how many it ended: limit means
 // there may be more. Two sweeps at once share the work.
 func (r *Roster) ExpireInvitations(ctx context.Context, limit int) (ended int, err error) {
-	now := r.now()
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		// An array is computed once; the SELECT behind an IN may run again for
-		// every row, each time with another LIMIT rows.
-		ended, err = r.expire(ctx, tx, now, `id = ANY(ARRAY(
-			SELECT id FROM invitation WHERE `+isOpen+` AND expires_at <= $1
-			ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED))`, limit)
+		expired, err := r.expireDue(ctx, tx, r.now(), limit)
+		ended = len(expired)
 		return err
 	})
 	return ended, err
 }
 
+func (r *Roster) expireDue(ctx context.Context, tx pgx.Tx, now time.Time, limit int) ([]Invitation, error) {
+	// An array is computed once; the SELECT behind an IN may run again for every
+	// row, each time with another LIMIT rows.
+	return r.expire(ctx, tx, now, `id = ANY(ARRAY(
+			SELECT id FROM invitation WHERE `+isOpen+` AND expires_at <= $1
+			ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED))`, limit)
+}
+
+// sweepInvitations is a chunk of the sweep that ends invitations.
+func (r *Roster) sweepInvitations(ctx context.Context, tx pgx.Tx, now time.Time, s *Swept) (more bool, err error) {
+	expired, err := r.expireDue(ctx, tx, now, sweepChunk)
+	s.Scanned += len(expired)
+	for _, inv := range expired {
+		s.did(Deed{inv.AppID, inv.ID, inv.EmailKey, "expires", "its time was over at " + inv.ExpiresAt.UTC().Format(time.RFC3339)})
+	}
+	return len(expired) == sweepChunk, err
+}
+
 // expire ends the open invitations that meet the condition, in which $1 is now
 // and $2 is arg, with their events and the word to their inviters.
-func (r *Roster) expire(ctx context.Context, tx pgx.Tx, now time.Time, condition string, arg any) (int, error) {
+func (r *Roster) expire(ctx context.Context, tx pgx.Tx, now time.Time, condition string, arg any) ([]Invitation, error) {
 	rows, err := tx.Query(ctx, `
 		UPDATE invitation SET state = 'expired', decided_at = $1
 		WHERE `+condition+` AND `+isOpen+` AND expires_at <= $1
 		RETURNING `+invitationColumns, now, arg)
 	if err != nil {
-		return 0, fmt.Errorf("expire invitations: %w", err)
+		return nil, fmt.Errorf("expire invitations: %w", err)
 	}
 	expired, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Invitation])
 	if err != nil {
-		return 0, fmt.Errorf("expire invitations: %w", err)
+		return nil, fmt.Errorf("expire invitations: %w", err)
 	}
-	return len(expired), r.recordExpired(ctx, tx, expired, now)
+	return expired, r.recordExpired(ctx, tx, expired, now)
 }
 
 func (r *Roster) recordExpired(ctx context.Context, tx pgx.Tx, expired []Invitation, now time.Time) error {

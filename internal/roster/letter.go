@@ -33,7 +33,8 @@ type Letter struct {
 	News       *News           // for MailNews
 	Notice     *Notice         // for MailWorkspaces
 	Password   *PasswordLetter // for MailPassword and MailNewAccount
-	Request    *RequestView    // for MailRequest and MailAuthorized
+	Request    *RequestView    // for MailRequest, MailRequestReminder and MailAuthorized
+	Digest     *Digest         // for MailDigest
 
 	// To is the address, as compared, that is written to where it is none of the
 	// above's own; empty otherwise.
@@ -79,7 +80,7 @@ func stopped(until *time.Time, reason string, now time.Time) *MailStop {
 func (r *Roster) Letters(ctx context.Context, mails []Mail) (letters map[uuid.UUID]Letter, err error) {
 	letters = make(map[uuid.UUID]Letter, len(mails))
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		var invitations, news, notices, passwords, requests []Mail
+		var invitations, news, notices, passwords, requests, digests []Mail
 		for _, m := range mails {
 			switch m.Kind {
 			case MailInvitation, MailReminder:
@@ -90,7 +91,9 @@ func (r *Roster) Letters(ctx context.Context, mails []Mail) (letters map[uuid.UU
 				notices = append(notices, m)
 			case MailPassword, MailNewAccount:
 				passwords = append(passwords, m)
-			case MailRequest, MailAuthorized:
+			case MailDigest:
+				digests = append(digests, m)
+			case MailRequest, MailRequestReminder, MailAuthorized:
 				requests = append(requests, m)
 			default: // asked for by a newer release, whose workers will know it
 				letters[m.ID] = Letter{Stop: &MailStop{r.now().Add(unknownPause), fmt.Sprintf("this release does not know mail of the kind %q", m.Kind)}}
@@ -106,6 +109,9 @@ func (r *Roster) Letters(ctx context.Context, mails []Mail) (letters map[uuid.UU
 			return err
 		}
 		if err := r.requestLetters(ctx, tx, requests, letters); err != nil {
+			return err
+		}
+		if err := r.digestLetters(ctx, tx, digests, letters); err != nil {
 			return err
 		}
 		return r.passwordLetters(ctx, tx, passwords, letters)
@@ -127,13 +133,20 @@ func (r *Roster) invitationLetters(ctx context.Context, tx pgx.Tx, mails []Mail,
 		return err
 	}
 	now := r.now()
-	var late, again []uuid.UUID
+	var late, again, apps []uuid.UUID
 	for _, m := range mails {
+		if m.Kind == MailReminder {
+			apps = append(apps, m.AppID)
+		}
 		if m.Kind == MailReminder || m.Args.Send > 1 {
 			again = append(again, m.SubjectID)
 		}
 	}
 	first, err := firstMessageIDs(ctx, tx, again)
+	if err != nil {
+		return err
+	}
+	settings, err := remindersOf(ctx, tx, apps)
 	if err != nil {
 		return err
 	}
@@ -153,6 +166,8 @@ func (r *Roster) invitationLetters(ctx context.Context, tx pgx.Tx, mails []Mail,
 			l.Skip = "the person wants no reminders"
 		case !v.ExpiresAt.After(now):
 			l.Skip = "the invitation has expired"
+		case m.Kind == MailReminder && l.Block == "" && l.Stop == nil:
+			l.Stop = closedUntil(settings[m.AppID], v.ID, v.ExpiresAt, v.Zone, now)
 		case m.Args.Send == 1 && l.Block == "" && l.Stop == nil && v.QueuedAt != nil && now.Sub(*v.QueuedAt) >= outage:
 			late = append(late, v.ID)
 		}
@@ -228,17 +243,24 @@ func (r *Roster) MailMoved(ctx context.Context, dispatch uuid.UUID) (moved bool,
 				LEFT JOIN address ON address.app_id = message.app_id AND address.email_key = message.email_key
 				LEFT JOIN invitation ON invitation.id = message.subject_id AND message.kind IN ($2, $3)
 				LEFT JOIN account ON account.id = message.subject_id AND message.kind IN ($5, $6)
-				LEFT JOIN access_request ON access_request.id = message.subject_id AND message.kind IN ($7, $8)
+				LEFT JOIN access_request ON access_request.id = message.subject_id AND message.kind IN ($7, $8, $9)
 				WHERE dispatch.id = $1 AND (app.mail_stopped_until > $4 OR address.block <> ''
-					OR address.unsubscribed_at IS NOT NULL AND message.kind = $3
+					OR address.unsubscribed_at IS NOT NULL AND message.kind IN ($3, $9, $10)
 					OR invitation.state <> 'pending' OR invitation.expires_at <= $4
 					OR invitation.message_id <> message.id AND message.kind = $2
 					OR invitation.version <> (message.args->>'version')::int
 					OR access_request.version <> (message.args->>'version')::int
 					OR message.kind = $7 AND (access_request.state <> 'pending' OR access_request.expires_at <= $4 OR access_request.message_id <> message.id)
 					OR message.kind = $8 AND access_request.state <> 'granted'
+					OR message.kind = $9 AND (access_request.state <> 'pending' OR access_request.expires_at <= $4)
+					OR message.kind = $10 AND EXISTS (
+						SELECT FROM jsonb_to_recordset(message.args->'items') AS item (id uuid, version int)
+						LEFT JOIN invitation i ON i.id = item.id AND i.state = 'pending' AND i.version = item.version AND i.expires_at > $4
+						LEFT JOIN access_request q ON q.id = item.id AND q.state = 'pending' AND q.version = item.version AND q.expires_at > $4
+						WHERE i.id IS NULL AND q.id IS NULL)
 					OR account.status NOT IN ('active', 'temporary') OR account.password_version <> COALESCE((message.args->>'version')::int, 0)))`,
-			dispatch, MailInvitation, MailReminder, r.now(), MailPassword, MailNewAccount, MailRequest, MailAuthorized).QueryRow(func(row pgx.Row) error { return row.Scan(&moved) })
+			dispatch, MailInvitation, MailReminder, r.now(), MailPassword, MailNewAccount, MailRequest, MailAuthorized,
+			MailRequestReminder, MailDigest).QueryRow(func(row pgx.Row) error { return row.Scan(&moved) })
 	})
 	if err != nil {
 		return false, fmt.Errorf("check dispatch %s: %w", dispatch, err)

@@ -406,48 +406,53 @@ func (r *Roster) WakeMerges(ctx context.Context) (n int, err error) {
 	return n, err
 }
 
-// FinalizeMerges is the job that ends the time in which merges can be undone,
-// and wakes those that were left lying.
-type FinalizeMerges struct{}
-
-// Kind is the job's name in River.
-func (FinalizeMerges) Kind() string { return "finalize_merges" }
-
-// InsertOpts say where the job waits.
-func (FinalizeMerges) InsertOpts() river.InsertOpts {
-	return river.InsertOpts{Queue: QueueSweeps, MaxAttempts: 3}
-}
-
 // FinalizeMerges makes at most limit merges final whose time to be undone is
 // over, and forgets what they changed. It answers how many.
 func (r *Roster) FinalizeMerges(ctx context.Context, limit int) (ended int, err error) {
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		now := r.now()
-		rows, err := tx.Query(ctx, `
-			UPDATE merge SET state = 'finalized', ended_at = $1
-			WHERE state = 'merged' AND undo_until <= $1 AND id = ANY(ARRAY(
-				SELECT id FROM merge WHERE state = 'merged' AND undo_until <= $1 ORDER BY undo_until, id LIMIT $2 FOR UPDATE SKIP LOCKED))
-			RETURNING `+mergeColumns, now, limit)
-		if err != nil {
-			return fmt.Errorf("finalize merges: %w", err)
-		}
-		merges, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Merge])
-		if err != nil {
-			return fmt.Errorf("finalize merges: %w", err)
-		}
-		ended = len(merges)
-		if ended == 0 {
-			return nil
-		}
-		ids, events := make([]uuid.UUID, ended), make([]newEvent, ended)
-		for i, m := range merges {
-			ids[i], events[i] = m.ID, m.eventOf(EventMergeFinalized, uuid.Nil)
-		}
-		if _, err := tx.Exec(ctx, `DELETE FROM merge_change WHERE merge_id = ANY ($1)`, ids); err != nil {
-			return fmt.Errorf("forget what %d merges changed: %w", ended, err)
-		}
-		_, err = recordEvents(ctx, tx, now, events...)
+		final, err := r.finalizeMerges(ctx, tx, r.now(), limit)
+		ended = len(final)
 		return err
 	})
 	return ended, err
+}
+
+func (r *Roster) finalizeMerges(ctx context.Context, tx pgx.Tx, now time.Time, limit int) ([]Merge, error) {
+	rows, err := tx.Query(ctx, `
+		UPDATE merge SET state = 'finalized', ended_at = $1
+		WHERE state = 'merged' AND undo_until <= $1 AND id = ANY(ARRAY(
+			SELECT id FROM merge WHERE state = 'merged' AND undo_until <= $1 ORDER BY undo_until, id LIMIT $2 FOR UPDATE SKIP LOCKED))
+		RETURNING `+mergeColumns, now, limit)
+	if err != nil {
+		return nil, fmt.Errorf("finalize merges: %w", err)
+	}
+	final, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Merge])
+	if err != nil {
+		return nil, fmt.Errorf("finalize merges: %w", err)
+	}
+	ids, events := make([]uuid.UUID, len(final)), make([]newEvent, len(final))
+	for i, m := range final {
+		ids[i], events[i] = m.ID, m.eventOf(EventMergeFinalized, uuid.Nil)
+	}
+	if _, err := tx.Exec(ctx, `DELETE FROM merge_change WHERE merge_id = ANY ($1)`, ids); err != nil {
+		return nil, fmt.Errorf("forget what %d merges changed: %w", len(final), err)
+	}
+	_, err = recordEvents(ctx, tx, now, events...)
+	return final, err
+}
+
+// sweepMerges is a chunk of the sweep that makes merges final. It also wakes
+// those that are under way and have no job.
+func (r *Roster) sweepMerges(ctx context.Context, tx pgx.Tx, now time.Time, s *Swept) (more bool, err error) {
+	if _, err := r.In(tx).WakeMerges(ctx); err != nil {
+		return false, err
+	}
+	// Of each, what it changed is forgotten: that may be many rows.
+	const few = 20
+	final, err := r.finalizeMerges(ctx, tx, now, few)
+	s.Scanned += len(final)
+	for _, m := range final {
+		s.did(Deed{m.AppID, m.ID, "", "makes final", "it could be undone until " + m.UndoUntil.UTC().Format(time.RFC3339)})
+	}
+	return len(final) == few, err
 }

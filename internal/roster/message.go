@@ -32,15 +32,18 @@ const (
 	MailWorkspaces = "workspaces" // to a person who was added to workspaces, if the app's policy wants it
 	MailPassword   = "password"   // to a person who wants to set a password
 
-	MailNewAccount = "new_account"    // to a person for whom an account was made, to set a password
-	MailRequest    = "access_request" // to whoever has the address of the account that access is asked for
+	MailNewAccount      = "new_account"      // to a person for whom an account was made, to set a password
+	MailRequest         = "access_request"   // to whoever has the address of the account that access is asked for
+	MailRequestReminder = "request_reminder" // of an access request that is still open
+	MailDigest          = "digest"           // to a person who has several things to answer
+
 	MailAuthorized = "access_granted" // to every address of a person whose account support gave access to
 )
 
 // Asks tells whether mail of a kind asks a person for a decision, so that its
 // subject, an invitation or an access request, hangs on what becomes of it.
 func Asks(kind string) bool {
-	return kind == MailInvitation || kind == MailReminder || kind == MailRequest
+	return kind == MailInvitation || kind == MailReminder || kind == MailRequest || kind == MailRequestReminder
 }
 
 // Mail is one e-mail that an action asked for: a row of the table message. It
@@ -64,8 +67,17 @@ type MailArgs struct {
 	Retry    int         `json:"retry,omitempty"`     // likewise: how often it was written again because the mailbox was full
 	EventIDs []uuid.UUID `json:"event_ids,omitempty"` // MailNews: what is told
 
+	Items []MailItem `json:"items,omitempty"` // MailDigest: what it names
+
 	InvitationID *uuid.UUID `json:"invitation_id,omitempty"` // MailPassword: where the person goes on; nil: not to an invitation
 	RequestID    *uuid.UUID `json:"request_id,omitempty"`    // likewise; nil: not to an access request
+}
+
+// MailItem is one of the things that a digest names.
+type MailItem struct {
+	ID      uuid.UUID `json:"id"`
+	Version int       `json:"version"`
+	Request bool      `json:"request,omitempty"` // an access request, not an invitation
 }
 
 // ComposeMail is the job that writes what waits in a lane. One is enough for

@@ -115,7 +115,7 @@ func (s ReminderSettings) open(t time.Time, r Reminded) (at time.Time, ok bool) 
 	day := t.In(r.Zone)
 	for range farthest {
 		opens, closes := s.window(day, r.Zone)
-		if s.works(day) && t.Before(closes) {
+		if s.works(day) && opens.Before(closes) && t.Before(closes) {
 			if !t.Before(opens) {
 				return t.UTC(), true
 			}
@@ -131,7 +131,7 @@ func (s ReminderSettings) lastOpen(t time.Time, r Reminded) (at time.Time, ok bo
 	day := t.In(r.Zone)
 	for range farthest {
 		opens, closes := s.window(day, r.Zone)
-		if s.works(day) && opens.Before(t) {
+		if s.works(day) && opens.Before(closes) && opens.Before(t) {
 			if t.Before(closes) {
 				closes = t
 			}

@@ -411,6 +411,13 @@ var tenancy = map[string]struct {
 	"RestoreMerge":   {}, // a job's, inserted by UndoMerge
 	"FinishUndo":     {}, // likewise
 	"WakeMerges":     {}, // of all apps
+	"BeginSweep":     {}, // the clock's
+	"RunSweep":       {}, // the clock's
+	"SweepFailed":    {}, // the clock's
+	"DrySweep":       {}, // for the operator's commands
+	"SweepStates":    {}, // for the operator's commands
+	"SweepRuns":      {}, // for the operator's commands
+	"PauseSweep":     {}, // for the operator's commands
 	"FinalizeMerges": {}, // of all apps
 	"AccessRequests": {}, // TestAccessRequestsStayApart
 	"CheckAddress":   {}, // TestAccessRequestsStayApart

@@ -1,0 +1,331 @@
+package roster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/rivertype"
+
+	"usher/internal/postgres"
+)
+
+// sweepChunk bounds one transaction of a sweep: short locks, and little to do
+// again if it fails.
+const sweepChunk = 1_000
+
+// maxDeeds bounds what a dry run tells one by one.
+const maxDeeds = 1_000
+
+// The names of the sweeps.
+const (
+	SweepInvitations = "expire_invitations"
+	SweepRequests    = "expire_requests"
+	SweepMerges      = "finalize_merges"
+	SweepReminders   = "send_reminders"
+	SweepRetention   = "forget"
+)
+
+// sweeps do one chunk of each sweep's work at a time; more tells that there may
+// be another.
+var sweeps = map[string]func(r *Roster, ctx context.Context, tx pgx.Tx, now time.Time, s *Swept) (more bool, err error){
+	SweepInvitations: (*Roster).sweepInvitations,
+	SweepRequests:    (*Roster).sweepRequests,
+	SweepMerges:      (*Roster).sweepMerges,
+	SweepReminders:   (*Roster).sweepReminders,
+	SweepRetention:   (*Roster).sweepRetention,
+}
+
+// SweepNames are the names of all sweeps, sorted.
+func SweepNames() []string {
+	names := make([]string, 0, len(sweeps))
+	for name := range sweeps {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Swept is what a sweep did, or would do.
+type Swept struct {
+	Scanned int            // rows that were due
+	Acted   int            // of them, those about which something was done
+	Skipped map[string]int // of them, the others, by the reason
+	Deeds   []Deed         // what was done and what not, one by one, where Tell is set; at most maxDeeds
+	Tell    bool
+}
+
+// Deed is one thing that a sweep does, or passes over.
+type Deed struct {
+	AppID   uuid.UUID
+	Subject uuid.UUID
+	To      string // an address, where somebody is written to
+	Does    string // "expires", "reminds"; empty: nothing
+	Why     string
+}
+
+func (s *Swept) did(d Deed) {
+	s.Acted++
+	s.tell(d)
+}
+
+func (s *Swept) skip(reason string, d Deed) {
+	if s.Skipped == nil {
+		s.Skipped = map[string]int{}
+	}
+	s.Skipped[reason]++
+	d.Does, d.Why = "", reason
+	s.tell(d)
+}
+
+func (s *Swept) tell(d Deed) {
+	if s.Tell && len(s.Deeds) < maxDeeds {
+		s.Deeds = append(s.Deeds, d)
+	}
+}
+
+// Sweep is the job that runs one. Of a sweep there is one at a time: a tick that
+// comes while one is at work is part of the next one's window.
+type Sweep struct {
+	Name string    `json:"name" river:"unique"`
+	Tick time.Time `json:"tick"`
+}
+
+// Kind is the job's name in River.
+func (Sweep) Kind() string { return "sweep" }
+
+// InsertOpts say where the job waits.
+func (Sweep) InsertOpts() river.InsertOpts {
+	return river.InsertOpts{Queue: QueueSweeps, MaxAttempts: 5, UniqueOpts: river.UniqueOpts{ByArgs: true, ByState: []rivertype.JobState{
+		rivertype.JobStateAvailable, rivertype.JobStatePending, rivertype.JobStateRetryable, rivertype.JobStateRunning, rivertype.JobStateScheduled,
+	}}}
+}
+
+// SweepRun is a line of the ledger.
+type SweepRun struct {
+	Name       string
+	Tick       time.Time
+	Since      *time.Time // nil: it is the first
+	Missed     int        // ticks since then that had no run
+	ByHand     bool
+	StartedAt  time.Time
+	FinishedAt *time.Time
+	Scanned    int64
+	Acted      int64
+	Skipped    map[string]int64
+	Error      string
+}
+
+// Lag is how late the run began.
+func (r SweepRun) Lag() time.Duration { return max(0, r.StartedAt.Sub(r.Tick)) }
+
+const sweepRunColumns = `name, tick, since, missed, by_hand, started_at, finished_at, scanned, acted, skipped, error`
+
+// BeginSweep writes the line of a run, whose window goes from the run before to
+// its tick. missed counts the ticks between two times. A run that a process left
+// unfinished goes on; skip says why there is nothing to run.
+func (r *Roster) BeginSweep(ctx context.Context, name string, tick time.Time, byHand bool, missed func(since, until time.Time) int) (run SweepRun, skip Skip, err error) {
+	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		now := r.now()
+		var last, paused *time.Time
+		if _, err := tx.Exec(ctx, `INSERT INTO sweep (name) VALUES ($1) ON CONFLICT DO NOTHING`, name); err != nil {
+			return fmt.Errorf("begin sweep %s: %w", name, err)
+		}
+		if err := tx.QueryRow(ctx, `SELECT last_tick, paused_until FROM sweep WHERE name = $1 FOR UPDATE`, name).Scan(&last, &paused); err != nil {
+			return fmt.Errorf("begin sweep %s: %w", name, err)
+		}
+		switch {
+		case paused != nil && paused.After(now) && !byHand:
+			skip = Skip("paused until " + paused.UTC().Format(time.RFC3339))
+			return nil
+		case last != nil && !tick.After(*last):
+			run, err = readRun(ctx, tx, `name = $1 AND tick = $2 AND finished_at IS NULL`, name, tick)
+			if errors.Is(err, pgx.ErrNoRows) {
+				skip, err = "this tick was run", nil
+			}
+			return err
+		}
+		between := 0
+		if last != nil {
+			between = missed(*last, tick)
+		}
+		// What a run before left undone is due still, and this one's.
+		if _, err := tx.Exec(ctx, `
+			UPDATE sweep_run SET finished_at = $3, error = CASE error WHEN '' THEN 'it did not end' ELSE error END
+			WHERE name = $1 AND tick < $2 AND finished_at IS NULL`, name, tick, now); err != nil {
+			return fmt.Errorf("begin sweep %s: %w", name, err)
+		}
+		if _, err := tx.Exec(ctx, `
+			INSERT INTO sweep_run (name, tick, since, missed, by_hand, started_at) VALUES ($1, $2, $3, $4, $5, $6)`,
+			name, tick, last, between, byHand, now); err != nil {
+			return fmt.Errorf("begin sweep %s: %w", name, err)
+		}
+		if _, err := tx.Exec(ctx, `UPDATE sweep SET last_tick = $2 WHERE name = $1`, name, tick); err != nil {
+			return fmt.Errorf("begin sweep %s: %w", name, err)
+		}
+		run, err = readRun(ctx, tx, `name = $1 AND tick = $2`, name, tick)
+		return err
+	})
+	return run, skip, err
+}
+
+func readRun(ctx context.Context, tx pgx.Tx, condition string, args ...any) (run SweepRun, err error) {
+	rows, err := tx.Query(ctx, `SELECT `+sweepRunColumns+` FROM sweep_run WHERE `+condition, args...)
+	if err != nil {
+		return run, fmt.Errorf("read run of a sweep: %w", err)
+	}
+	run, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[SweepRun])
+	if err != nil {
+		return run, fmt.Errorf("read run of a sweep: %w", err)
+	}
+	return run, nil
+}
+
+// RunSweep does the next chunk of a sweep's work and adds it to the run's line.
+// more tells that there may be another chunk.
+func (r *Roster) RunSweep(ctx context.Context, name string, tick time.Time) (s Swept, more bool, err error) {
+	chunk, ok := sweeps[name]
+	if !ok {
+		return s, false, errorf(NotFound, "sweep_not_found", "There is no sweep %q.", name)
+	}
+	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		now := r.now()
+		if more, err = chunk(r, ctx, tx, now, &s); err != nil {
+			return fmt.Errorf("sweep %s: %w", name, err)
+		}
+		var finished *time.Time
+		if !more {
+			finished = &now
+		}
+		skipped := s.Skipped
+		if skipped == nil {
+			skipped = map[string]int{}
+		}
+		if _, err := tx.Exec(ctx, `
+			UPDATE sweep_run SET scanned = scanned + $3, acted = acted + $4, finished_at = $5, error = '', skipped = COALESCE((
+				SELECT jsonb_object_agg(reason, n) FROM (
+					SELECT key AS reason, sum(value::bigint) AS n FROM (
+						SELECT * FROM jsonb_each_text(sweep_run.skipped) UNION ALL SELECT * FROM jsonb_each_text($6::jsonb)) AS counted GROUP BY key) AS summed), '{}')
+			WHERE name = $1 AND tick = $2`, name, tick, s.Scanned, s.Acted, finished, skipped); err != nil {
+			return fmt.Errorf("note sweep %s: %w", name, err)
+		}
+		return nil
+	})
+	return s, more, err
+}
+
+// SweepFailed notes in a run's line why its newest attempt failed.
+func (r *Roster) SweepFailed(ctx context.Context, name string, tick time.Time, why error) error {
+	err := postgres.Send(ctx, r.DB, func(batch *pgx.Batch) {
+		batch.Queue(`UPDATE sweep_run SET error = $3 WHERE name = $1 AND tick = $2 AND finished_at IS NULL`, name, tick, why.Error())
+	})
+	if err != nil {
+		return fmt.Errorf("note failure of sweep %s: %w", name, err)
+	}
+	return nil
+}
+
+// errUndone rolls a dry run back.
+var errUndone = errors.New("only looked at")
+
+// DrySweep tells what a sweep would do at the Roster's time, and does nothing.
+// It goes on to the end, or until it has told maxDeeds.
+func (r *Roster) DrySweep(ctx context.Context, name string) (s Swept, err error) {
+	chunk, ok := sweeps[name]
+	if !ok {
+		return s, errorf(NotFound, "sweep_not_found", "There is no sweep %q.", name)
+	}
+	s.Tell = true
+	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		for more := true; more && len(s.Deeds) < maxDeeds; {
+			if more, err = chunk(r, ctx, tx, r.now(), &s); err != nil {
+				return fmt.Errorf("sweep %s: %w", name, err)
+			}
+		}
+		return errUndone
+	})
+	if errors.Is(err, errUndone) {
+		err = nil
+	}
+	return s, err
+}
+
+// SweepState is how a sweep stands.
+type SweepState struct {
+	Name        string
+	PausedUntil *time.Time
+	Last        *SweepRun // nil: there was none yet
+}
+
+// SweepStates are all sweeps with their newest runs, by their names.
+func (r *Roster) SweepStates(ctx context.Context) (states []SweepState, err error) {
+	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `SELECT name, paused_until FROM sweep`)
+		if err != nil {
+			return fmt.Errorf("list sweeps: %w", err)
+		}
+		found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
+			Name   string
+			Paused *time.Time
+		}])
+		if err != nil {
+			return fmt.Errorf("list sweeps: %w", err)
+		}
+		if rows, err = tx.Query(ctx, `
+			SELECT `+sweepRunColumns+` FROM sweep_run
+			WHERE (name, tick) IN (SELECT name, last_tick FROM sweep)`); err != nil {
+			return fmt.Errorf("list runs of sweeps: %w", err)
+		}
+		runs, err := pgx.CollectRows(rows, pgx.RowToStructByPos[SweepRun])
+		if err != nil {
+			return fmt.Errorf("list runs of sweeps: %w", err)
+		}
+		for _, name := range SweepNames() {
+			s := SweepState{Name: name}
+			for _, f := range found {
+				if f.Name == name {
+					s.PausedUntil = f.Paused
+				}
+			}
+			if i := slices.IndexFunc(runs, func(run SweepRun) bool { return run.Name == name }); i >= 0 {
+				s.Last = &runs[i]
+			}
+			states = append(states, s)
+		}
+		return nil
+	})
+	return states, err
+}
+
+// SweepRuns are the newest lines of a sweep's ledger, newest first.
+func (r *Roster) SweepRuns(ctx context.Context, name string, limit int) (runs []SweepRun, err error) {
+	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `SELECT `+sweepRunColumns+` FROM sweep_run WHERE name = $1 ORDER BY tick DESC LIMIT $2`, name, limit)
+		if err != nil {
+			return fmt.Errorf("list runs of sweep %s: %w", name, err)
+		}
+		runs, err = pgx.CollectRows(rows, pgx.RowToStructByPos[SweepRun])
+		return err
+	})
+	return runs, err
+}
+
+// PauseSweep keeps a sweep from being begun by the clock before a time; nil lets
+// it go on.
+func (r *Roster) PauseSweep(ctx context.Context, name string, until *time.Time) error {
+	if _, ok := sweeps[name]; !ok {
+		return errorf(NotFound, "sweep_not_found", "There is no sweep %q.", name)
+	}
+	err := postgres.Send(ctx, r.DB, func(batch *pgx.Batch) {
+		batch.Queue(`INSERT INTO sweep (name, paused_until) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET paused_until = $2`, name, until)
+	})
+	if err != nil {
+		return fmt.Errorf("pause sweep %s: %w", name, err)
+	}
+	return nil
+}
