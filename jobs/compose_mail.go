@@ -54,6 +54,16 @@ func (w *Worker) compose(ctx context.Context, lane roster.Lane) error {
 	}
 }
 
+// ComposeAll writes all mail that waits at the worker's time, for hand tools.
+func (w *Worker) ComposeAll(ctx context.Context) error {
+	for _, lane := range []roster.Lane{roster.Interactive, roster.Bulk} {
+		if err := w.compose(ctx, lane); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // turns lets a process compose a lane one time after the other.
 type turns struct {
 	asked atomic.Int64

@@ -63,7 +63,7 @@ func (w *Worker) Sweep(ctx context.Context, r *roster.Roster, name string, tick 
 	if err != nil || skip != "" {
 		return SweepOutput{Skipped: string(skip)}, err
 	}
-	if lag := run.Lag(); !byHand && (lag > lateAfter || run.Missed > 0) {
+	if lag := run.Lag(); run.Since != nil && (lag > lateAfter || run.Missed > 0) {
 		w.Log.Error("A sweep is late.", "sweep", name, "tick", tick, "lag", lag.Round(time.Second).String(), "missed", run.Missed)
 	}
 	out.Passed = map[string]int{}

@@ -52,7 +52,7 @@ func run(ctx context.Context, args []string) int {
 	})
 	root.AddCommand(
 		runCommand(), webCommand(), workerCommand(), migrateCommand(),
-		appsCommand(), keysCommand(), whyCommand(), mailCommand(), openAPICommand(), postgresCommand(),
+		appsCommand(), keysCommand(), whyCommand(), mailCommand(), sweepCommand(), openAPICommand(), postgresCommand(),
 	)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)

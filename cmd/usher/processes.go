@@ -73,6 +73,11 @@ func withDatabase(ctx context.Context, use func(*pgxpool.Pool) error) error {
 	if err != nil {
 		return err
 	}
+	return withConfig(ctx, developing(c), func(_ config, pool *pgxpool.Pool) error { return use(pool) })
+}
+
+// withConfig opens the configuration's database for a hand tool.
+func withConfig(ctx context.Context, c config, use func(config, *pgxpool.Pool) error) error {
 	if c.DatabaseURL == "" {
 		return usageError{errors.New("DATABASE_URL is missing; it is the PostgreSQL to use, like postgres://user:password@host/database")}
 	}
@@ -81,5 +86,5 @@ func withDatabase(ctx context.Context, use func(*pgxpool.Pool) error) error {
 		return err
 	}
 	defer pool.Close()
-	return use(pool)
+	return use(c, pool)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -128,6 +129,27 @@ func keptSecret(given, name string) (string, error) {
 		return "", fmt.Errorf("keep %s: %w", name, err)
 	}
 	return secret, nil
+}
+
+// developing is the configuration of the installation that 'usher run' runs from
+// this folder, where none is given: hand tools work beside it.
+func developing(c config) config {
+	if c.DatabaseURL != "" {
+		return c
+	}
+	address, ok := postgres.RunningURL(filepath.Join(stateDir, "postgres"), "usher")
+	if !ok {
+		return c
+	}
+	c.DatabaseURL, c.Dev = address, true
+	if kept, err := os.ReadFile(filepath.Join(stateDir, "secret")); err == nil && c.Secret == "" {
+		c.Secret = strings.TrimSpace(string(kept))
+	}
+	var d demo
+	if raw, err := os.ReadFile(filepath.Join(stateDir, "demo.json")); err == nil && json.Unmarshal(raw, &d) == nil && c.URL == nil {
+		c.URL, _ = url.Parse(d.URL)
+	}
+	return c
 }
 
 // welcome says what runs where, and what to try first.

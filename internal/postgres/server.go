@@ -125,6 +125,20 @@ func (s *Server) URL(database string) string {
 	return u.String()
 }
 
+// RunningURL is the connection URL of a database of the server that runs in a
+// folder; ok is false where none does.
+func RunningURL(dir, database string) (address string, ok bool) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", false
+	}
+	s := &Server{socket: filepath.Join(dir, "socket")} // of a folder whose name is not too long
+	if _, err := os.Stat(filepath.Join(s.socket, socketName)); err != nil {
+		return "", false
+	}
+	return s.URL(database), true
+}
+
 // EnsureDatabase creates the database name unless it exists.
 func (s *Server) EnsureDatabase(ctx context.Context, name string) error {
 	conn, err := pgx.Connect(ctx, s.URL("postgres"))

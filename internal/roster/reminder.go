@@ -55,6 +55,11 @@ func (t *thing) reminded() Reminded {
 	return Reminded{ID: t.ID, From: t.From, Till: t.Till, Zone: zone(t.Zones...)}
 }
 
+// is what the thing is, for people.
+func (t *thing) is() string {
+	return map[string]string{MailReminder: "an invitation", MailRequestReminder: "an access request", MailNewAccount: "a new account"}[t.Kind]
+}
+
 func (t *thing) deed(does, why string) Deed {
 	return Deed{AppID: t.AppID, Subject: t.SubjectID, To: t.EmailKey, Does: does, Why: why}
 }
@@ -296,7 +301,7 @@ func remind(mailbox []*thing, settings map[uuid.UUID]ReminderSettings, now time.
 	m := Mail{ID: newID(), AppID: first.AppID, Kind: first.Kind, SubjectID: first.SubjectID, Lane: Bulk, EmailKey: first.EmailKey, Args: MailArgs{Version: first.Version}}
 	m.Purpose = fmt.Sprintf("v%d:of:%s:remind:%d", first.Version, first.MessageID, first.Done)
 	if len(open) < 2 || first.Kind == MailNewAccount {
-		s.did(first.deed("reminds", fmt.Sprintf("reminder %d of %s", first.Done, first.Kind)))
+		s.did(first.deed("reminds", fmt.Sprintf("reminder %d of %s", first.Done, first.is())))
 		for _, t := range mailbox {
 			if t != first && t.now.remind { // of something else, which waits for its day
 				t.postpone(settings[t.AppID], now.Add(leastApart), s)

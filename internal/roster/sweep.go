@@ -128,7 +128,8 @@ const sweepRunColumns = `name, tick, since, missed, by_hand, started_at, finishe
 
 // BeginSweep writes the line of a run, whose window goes from the run before to
 // its tick. missed counts the ticks between two times. A run that a process left
-// unfinished goes on; skip says why there is nothing to run.
+// unfinished goes on; skip says why there is nothing to run. A run by hand has no
+// window, and goes before a pause.
 func (r *Roster) BeginSweep(ctx context.Context, name string, tick time.Time, byHand bool, missed func(since, until time.Time) int) (run SweepRun, skip Skip, err error) {
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
 		now := r.now()
@@ -140,7 +141,14 @@ func (r *Roster) BeginSweep(ctx context.Context, name string, tick time.Time, by
 			return fmt.Errorf("begin sweep %s: %w", name, err)
 		}
 		switch {
-		case paused != nil && paused.After(now) && !byHand:
+		case byHand: // beside the clock's runs, whose windows stay as they are
+			if _, err := tx.Exec(ctx, `
+				INSERT INTO sweep_run (name, tick, by_hand, started_at) VALUES ($1, $2, true, $3) ON CONFLICT DO NOTHING`, name, tick, now); err != nil {
+				return fmt.Errorf("begin sweep %s: %w", name, err)
+			}
+			run, err = readRun(ctx, tx, `name = $1 AND tick = $2`, name, tick)
+			return err
+		case paused != nil && paused.After(now):
 			skip = Skip("paused until " + paused.UTC().Format(time.RFC3339))
 			return nil
 		case last != nil && !tick.After(*last):
@@ -157,12 +165,12 @@ func (r *Roster) BeginSweep(ctx context.Context, name string, tick time.Time, by
 		// What a run before left undone is due still, and this one's.
 		if _, err := tx.Exec(ctx, `
 			UPDATE sweep_run SET finished_at = $3, error = CASE error WHEN '' THEN 'it did not end' ELSE error END
-			WHERE name = $1 AND tick < $2 AND finished_at IS NULL`, name, tick, now); err != nil {
+			WHERE name = $1 AND tick < $2 AND finished_at IS NULL AND NOT by_hand`, name, tick, now); err != nil {
 			return fmt.Errorf("begin sweep %s: %w", name, err)
 		}
 		if _, err := tx.Exec(ctx, `
-			INSERT INTO sweep_run (name, tick, since, missed, by_hand, started_at) VALUES ($1, $2, $3, $4, $5, $6)`,
-			name, tick, last, between, byHand, now); err != nil {
+			INSERT INTO sweep_run (name, tick, since, missed, started_at) VALUES ($1, $2, $3, $4, $5)`,
+			name, tick, last, between, now); err != nil {
 			return fmt.Errorf("begin sweep %s: %w", name, err)
 		}
 		if _, err := tx.Exec(ctx, `UPDATE sweep SET last_tick = $2 WHERE name = $1`, name, tick); err != nil {
