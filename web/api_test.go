@@ -127,6 +127,13 @@ func TestEveryOperation(t *testing.T) {
 				t.Errorf("policy is %s", r.body)
 			}
 		}},
+		{"simulate-policies", func() (string, string) {
+			return "/v1/policies/simulate", `{"settings":{"reminders":{"max":1}},"mails":[{"time_zone":"Asia/Tokyo","mailed_at":"2026-12-01T15:00:00Z"}]}`
+		}, 200, func(r reply) {
+			if !strings.Contains(r.body, `"local":["2026-12-07 08:00"]`) { // a Saturday in Tokyo at midnight
+				t.Errorf("the simulation is %s", r.body)
+			}
+		}},
 		{"get-policies", func() (string, string) { return "/v1/policies", "" }, 200, func(r reply) {
 			if !strings.Contains(r.body, `"own":["max_resends"]`) || !strings.Contains(r.body, `"max_resends":4`) || !strings.Contains(r.body, `"max_resends":3`) {
 				t.Errorf("policy is %s", r.body)
@@ -646,7 +653,7 @@ func TestEveryOperation(t *testing.T) {
 
 // readsOnly are the POSTs that change nothing: what they are asked does not
 // belong into an address.
-var readsOnly = []string{"check-address", "open-invitation", "create-session"}
+var readsOnly = []string{"check-address", "simulate-policies", "open-invitation", "create-session"}
 
 // TestEveryPostTakesAKey reads in the document that every POST is repeatable.
 func TestEveryPostTakesAKey(t *testing.T) {

@@ -24,6 +24,11 @@ func (s *Server) policyRoutes() {
 		Summary: "Change some of your app's settings", Errors: []int{409},
 		Description: "What you leave out stays; null is the default again. A change holds within a second, for what is done from then on: invitations keep the expiry they got. Each change is a new version, and an event `policy.changed` with the values before and after.",
 	}, s.changePolicies)
+	register(s, huma.Operation{
+		OperationID: "simulate-policies", Method: http.MethodPost, Path: "/v1/policies/simulate", Tags: []string{tagPolicies}, DefaultStatus: http.StatusOK,
+		Summary:     "See what would be sent when, under settings that are not made",
+		Description: "The same code decides as when mail is sent. A thing that is answered, or whose person wants no reminders, gets none of those; who has several things open gets one mail of all. Of a mail without an `id`, reminders that wait for a window to open come up to an hour later than said, so that they do not all leave in one minute.",
+	}, s.simulatePolicies)
 }
 
 // policySettings are the settings of a policy in the API.
@@ -123,4 +128,65 @@ func (s *Server) changePolicies(ctx context.Context, in *struct {
 	delete(change.Settings, "if_version")
 	p, err := s.Roster.ChangePolicy(ctx, requestOf(ctx).app, change, in.key(ctx, "", in.RawBody))
 	return &ok[policyBody]{newPolicyBody(p)}, err
+}
+
+// simulatedMail is a mail of a simulation, and what would follow it.
+type simulatedMail struct {
+	Kind      string      `json:"kind"`
+	TimeZone  string      `json:"time_zone" doc:"That its times go by."`
+	MailedAt  time.Time   `json:"mailed_at"`
+	Reminders []time.Time `json:"reminders" doc:"When the person would be reminded."`
+	Local     []string    `json:"local" doc:"The same as the person's clock shows them." example:"[\"2026-12-03 08:00\"]"`
+	ExpiresAt time.Time   `json:"expires_at"`
+}
+
+// simulationBody is what a simulation tells.
+type simulationBody struct {
+	Settings policySettings  `json:"settings" doc:"What would hold."`
+	Mails    []simulatedMail `json:"mails"`
+}
+
+func (s *Server) simulatePolicies(ctx context.Context, in *struct {
+	RawBody []byte
+	Body    struct {
+		Settings *policyChange `json:"settings,omitempty" doc:"What would be different, as with a change of the policy. Missing: nothing."`
+		Mails    []struct {
+			ID        string     `json:"id,omitempty" format:"uuid" doc:"Of an invitation or an access request there is, for its times to the minute."`
+			Kind      string     `json:"kind,omitempty" enum:"invitation,access_request,new_account" default:"invitation"`
+			TimeZone  string     `json:"time_zone,omitempty" maxLength:"64" doc:"The person's. Missing: the app's." example:"Europe/Paris"`
+			MailedAt  time.Time  `json:"mailed_at" example:"2026-12-01T09:00:00Z"`
+			ExpiresAt *time.Time `json:"expires_at,omitempty" doc:"Missing: as the settings say."`
+		} `json:"mails" minItems:"1" maxItems:"100"`
+	}
+},
+) (*ok[simulationBody], error) {
+	var raw struct {
+		Settings map[string]json.RawMessage `json:"settings"`
+	}
+	if err := json.Unmarshal(in.RawBody, &raw); err != nil {
+		return nil, newProblem(http.StatusBadRequest, plainCode(http.StatusBadRequest), "The body is not a JSON object.")
+	}
+	delete(raw.Settings, "if_version")
+	things := make([]roster.Simulated, len(in.Body.Mails))
+	for i, m := range in.Body.Mails {
+		things[i] = roster.Simulated{ID: id(m.ID), Kind: m.Kind, Zone: m.TimeZone, MailedAt: m.MailedAt, Until: m.ExpiresAt}
+	}
+	p, plans, err := s.Roster.Simulate(ctx, requestOf(ctx).app, roster.PolicyChange{Settings: raw.Settings, Plain: s.URL.Scheme == "http"}, things)
+	if err != nil {
+		return nil, err
+	}
+	out := simulationBody{newPolicySettings(p), make([]simulatedMail, len(plans))}
+	for i, plan := range plans {
+		location, err := time.LoadLocation(plan.Zone)
+		if err != nil {
+			return nil, err
+		}
+		out.Mails[i] = simulatedMail{
+			Kind: things[i].Kind, TimeZone: plan.Zone, MailedAt: things[i].MailedAt, ExpiresAt: plan.Until.UTC(), Reminders: []time.Time{}, Local: []string{},
+		}
+		for _, at := range plan.Times {
+			out.Mails[i].Reminders, out.Mails[i].Local = append(out.Mails[i].Reminders, at.UTC()), append(out.Mails[i].Local, at.In(location).Format("2006-01-02 15:04"))
+		}
+	}
+	return &ok[simulationBody]{out}, nil
 }

@@ -10,7 +10,7 @@ import (
 func (f figure) rounded() figure {
 	f.Ratio = round(f.Value / f.Floor)
 	f.Value, f.Floor, f.P99 = round(f.Value), round(f.Floor), round(f.P99)
-	f.Locked = round(f.Locked)
+	f.Locked, f.ByDue, f.ByPending = round(f.Locked), round(f.ByDue), round(f.ByPending)
 	f.MemoryBefore, f.MemoryPeak = round(f.MemoryBefore), round(f.MemoryPeak)
 	f.Rounds, f.FloorRounds = roundAll(f.Rounds), roundAll(f.FloorRounds)
 	return f

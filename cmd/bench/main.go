@@ -36,6 +36,9 @@ type figure struct {
 	MemoryBefore float64 `json:"rss_before_mb,omitempty"` // of Usher's process, at most before a round
 	MemoryPeak   float64 `json:"rss_peak_mb,omitempty"`   // and within one
 
+	ByDue     float64 `json:"cost_by_due,omitempty"`     // of 100,000 due rows to that of 10,000
+	ByPending float64 `json:"cost_by_pending,omitempty"` // of 10,000 due rows among a million to that among 100,000
+
 	Locked float64 `json:"locked,omitempty"` // of Value, while rows were locked
 
 	Rounds      []float64 `json:"rounds,omitempty"`       // Usher's, of which Value is the median
@@ -60,6 +63,8 @@ var figures = []struct {
 	{"account_search", accountSearch},
 	{"request_decide", requestDecide},
 	{"merge", merge},
+	{"sweep_reminders", sweepRate(remindCase)},
+	{"sweep_expiry", sweepRate(expireCase)},
 	{"webhook_out", webhookOut},
 	{"webhook_isolated", webhookIsolated},
 }

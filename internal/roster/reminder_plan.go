@@ -178,8 +178,11 @@ func wallTime(day time.Time, clock string, zone *time.Location) time.Time {
 }
 
 // jitter is a thing's own share of the first hour of a window, or of half of a
-// short one.
+// short one; none for what has no id.
 func jitter(id uuid.UUID, window time.Duration) time.Duration {
+	if id == uuid.Nil {
+		return 0
+	}
 	h := fnv.New32a()
 	_, _ = h.Write(id[:])
 	minutes := int(min(mostJitter, window/2) / time.Minute)

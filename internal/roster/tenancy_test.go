@@ -294,6 +294,7 @@ var tenancy = map[string]struct {
 		return err
 	}, roster.NotFound},
 
+	"Simulate":          {}, // as AppPolicy
 	"AppPolicy":         {}, // the app's key is all it takes: TestTenancyOfPolicies
 	"ChangePolicy":      {}, // TestTenancyOfPolicies
 	"CreateEndpoint":    {}, // names nothing but the app
