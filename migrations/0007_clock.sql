@@ -1,24 +1,24 @@
 -- What the clock does: reminders, and a ledger of all sweeps.
 
--- planned_at is when to look next at the reminders of what was mailed by
--- planned_for; whatever was mailed anew since is looked at right away.
-ALTER TABLE invitation ADD COLUMN planned_for uuid;
-ALTER TABLE invitation ADD COLUMN planned_at timestamptz;
-ALTER TABLE invitation ADD COLUMN planned_done int NOT NULL DEFAULT 0; -- times of the plan that are behind it
-CREATE INDEX invitation_remind ON invitation ((CASE WHEN planned_for = message_id THEN planned_at ELSE queued_at END), id)
-    WHERE state = 'pending' AND CASE WHEN planned_for = message_id THEN planned_at ELSE queued_at END IS NOT NULL;
-
-ALTER TABLE access_request ADD COLUMN planned_for uuid;
-ALTER TABLE access_request ADD COLUMN planned_at timestamptz;
-ALTER TABLE access_request ADD COLUMN planned_done int NOT NULL DEFAULT 0;
-CREATE INDEX access_request_remind ON access_request ((CASE WHEN planned_for = message_id THEN planned_at ELSE queued_at END), id)
-    WHERE (state = 'pending' OR option = 'new_account' AND state = 'granted') AND CASE WHEN planned_for = message_id THEN planned_at ELSE queued_at END IS NOT NULL;
+-- When to look next at the reminders of an invitation or an access request. It is
+-- a table of its own since each look writes it, and those have many indexes.
+CREATE TABLE reminder_plan (
+    subject_id uuid        PRIMARY KEY,
+    app_id     uuid        NOT NULL,
+    email_key  text        NOT NULL,
+    message_id uuid        NOT NULL,                     -- the mail that it follows; one that was mailed anew is planned anew
+    planned_at timestamptz,                              -- null: never
+    done       int         NOT NULL                      -- times of the plan that are behind it
+);
+CREATE INDEX reminder_plan_due ON reminder_plan (planned_at, subject_id) WHERE planned_at IS NOT NULL;
+CREATE INDEX reminder_plan_over ON reminder_plan (message_id) WHERE planned_at IS NULL;
 
 -- A sweep is work that the clock starts and that looks for what is due.
 CREATE TABLE sweep (
     name         text        PRIMARY KEY,
     last_tick    timestamptz,                            -- of the newest run
-    paused_until timestamptz                             -- nothing is begun before this
+    paused_until timestamptz,                            -- nothing is begun before this
+    cursor       uuid                                    -- send_reminders: the newest mail that was planned for
 );
 
 -- One row for each run. The windows of a sweep's runs have no holes: what a tick
@@ -43,4 +43,5 @@ CREATE INDEX sweep_run_open ON sweep_run (name, tick) WHERE finished_at IS NULL;
 -- What retention looks for.
 CREATE INDEX idempotency_key_age ON idempotency_key (created_at);
 CREATE INDEX webhook_delivery_age ON webhook_delivery (settled_at) WHERE settled_at IS NOT NULL;
+CREATE INDEX webhook_delivery_event ON webhook_delivery (event_id); -- of an event that is forgotten
 CREATE INDEX invitation_forget ON invitation (decided_at) WHERE state IN ('declined', 'revoked', 'superseded', 'expired') AND email <> '';

@@ -75,9 +75,6 @@ CREATE TABLE access_request (
     decided_at timestamp with time zone,
     decided_by uuid,
     created_at timestamp with time zone NOT NULL,
-    planned_for uuid,
-    planned_at timestamp with time zone,
-    planned_done integer NOT NULL DEFAULT 0,
     CONSTRAINT access_request_app_id_company_id_fkey FOREIGN KEY (app_id, company_id) REFERENCES company(app_id, id),
     CONSTRAINT access_request_app_id_made_id_fkey FOREIGN KEY (app_id, made_id) REFERENCES account(app_id, id),
     CONSTRAINT access_request_app_id_requester_id_fkey FOREIGN KEY (app_id, requester_id) REFERENCES account(app_id, id),
@@ -94,15 +91,6 @@ CREATE INDEX access_request_due ON public.access_request USING btree (expires_at
 CREATE INDEX access_request_made ON public.access_request USING btree (made_id);
 CREATE UNIQUE INDEX access_request_open ON public.access_request USING btree (company_id, email_key) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text, 'approved'::text]));
 CREATE UNIQUE INDEX access_request_open_target ON public.access_request USING btree (company_id, target_id) WHERE ((state = ANY (ARRAY['pending'::text, 'on_hold'::text, 'approved'::text])) AND (target_id IS NOT NULL));
-CREATE INDEX access_request_remind ON public.access_request USING btree ((
-CASE
-    WHEN (planned_for = message_id) THEN planned_at
-    ELSE queued_at
-END), id) WHERE (((state = 'pending'::text) OR ((option = 'new_account'::text) AND (state = 'granted'::text))) AND (
-CASE
-    WHEN (planned_for = message_id) THEN planned_at
-    ELSE queued_at
-END IS NOT NULL));
 CREATE INDEX access_request_target ON public.access_request USING btree (target_id) WHERE (target_id IS NOT NULL);
 
 CREATE TABLE account (
@@ -305,9 +293,6 @@ CREATE TABLE invitation (
     warning_id uuid,
     origin_workspace_id uuid,
     held_for text NOT NULL DEFAULT ''::text,
-    planned_for uuid,
-    planned_at timestamp with time zone,
-    planned_done integer NOT NULL DEFAULT 0,
     CONSTRAINT invitation_app_id_account_id_fkey FOREIGN KEY (app_id, account_id) REFERENCES account(app_id, id),
     CONSTRAINT invitation_app_id_inviter_id_fkey FOREIGN KEY (app_id, inviter_id) REFERENCES account(app_id, id),
     CONSTRAINT invitation_app_id_workspace_id_fkey FOREIGN KEY (app_id, workspace_id) REFERENCES workspace(app_id, id),
@@ -325,15 +310,6 @@ CREATE INDEX invitation_forget ON public.invitation USING btree (decided_at) WHE
 CREATE INDEX invitation_inviter ON public.invitation USING btree (inviter_id) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
 CREATE UNIQUE INDEX invitation_open ON public.invitation USING btree (workspace_id, email_key) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text]));
 CREATE INDEX invitation_person ON public.invitation USING btree (email_key, app_id);
-CREATE INDEX invitation_remind ON public.invitation USING btree ((
-CASE
-    WHEN (planned_for = message_id) THEN planned_at
-    ELSE queued_at
-END), id) WHERE ((state = 'pending'::text) AND (
-CASE
-    WHEN (planned_for = message_id) THEN planned_at
-    ELSE queued_at
-END IS NOT NULL));
 CREATE INDEX invitation_workspace ON public.invitation USING btree (app_id, workspace_id, state, id);
 
 CREATE TABLE membership (
@@ -520,6 +496,18 @@ CREATE TABLE record_access (
 );
 CREATE UNIQUE INDEX record_access_open ON public.record_access USING btree (account_id, company_id) WHERE (revoked_at IS NULL);
 
+CREATE TABLE reminder_plan (
+    subject_id uuid NOT NULL,
+    app_id uuid NOT NULL,
+    email_key text NOT NULL,
+    message_id uuid NOT NULL,
+    planned_at timestamp with time zone,
+    done integer NOT NULL,
+    CONSTRAINT reminder_plan_pkey PRIMARY KEY (subject_id)
+);
+CREATE INDEX reminder_plan_due ON public.reminder_plan USING btree (planned_at, subject_id) WHERE (planned_at IS NOT NULL);
+CREATE INDEX reminder_plan_over ON public.reminder_plan USING btree (message_id) WHERE (planned_at IS NULL);
+
 CREATE TABLE river_job (
     id bigint NOT NULL DEFAULT nextval('river_job_id_seq'::regclass),
     state river_job_state NOT NULL DEFAULT 'available'::river_job_state,
@@ -619,6 +607,7 @@ CREATE TABLE sweep (
     name text NOT NULL,
     last_tick timestamp with time zone,
     paused_until timestamp with time zone,
+    cursor uuid,
     CONSTRAINT sweep_pkey PRIMARY KEY (name)
 );
 
@@ -678,6 +667,7 @@ CREATE TABLE webhook_delivery (
 );
 CREATE INDEX webhook_delivery_age ON public.webhook_delivery USING btree (settled_at) WHERE (settled_at IS NOT NULL);
 CREATE INDEX webhook_delivery_due ON public.webhook_delivery USING btree (endpoint_id, due_at) WHERE (state = 'waiting'::text);
+CREATE INDEX webhook_delivery_event ON public.webhook_delivery USING btree (event_id);
 
 CREATE TABLE webhook_endpoint (
     id uuid NOT NULL,

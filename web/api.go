@@ -69,6 +69,7 @@ func (s *Server) apiRoutes() {
 	s.workspaceRoutes()
 	s.policyRoutes()
 	s.webhookRoutes()
+	s.timelineRoutes()
 	describeWebhooks(s.api.OpenAPI())
 }
 

@@ -211,6 +211,11 @@ func TestEveryOperation(t *testing.T) {
 				t.Errorf("authorized is %s", r.body)
 			}
 		}},
+		{"get-timeline", func() (string, string) { return "/v1/timelines/" + request, "" }, 200, func(r reply) {
+			if r.text(t, "subject") != "access_request" || !strings.Contains(r.body, `"access_request.granted"`) || !strings.Contains(r.body, `"mail"`) {
+				t.Errorf("the timeline is %s", r.body)
+			}
+		}},
 		{"preview-merge", func() (string, string) {
 			return "/v1/merges/preview", fmt.Sprintf(`{"access_request_id":%q}`, request)
 		}, 200, func(r reply) { merge = r.text(t, "id") }},

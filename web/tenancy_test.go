@@ -147,7 +147,7 @@ func (s *site) newCrosser(name string) crosser {
 	}
 	return crosser{te, map[string]string{
 		"access-requests": asked.Request.ID.String(), "access request links": s.server.Keys.Token(roster.PurposeRequest, asked.Request.Ticket()),
-		"merges": merge.ID.String(), "granted requests": granted.Request.ID.String(), "made accounts": granted.Made.ID.String(),
+		"merges": merge.ID.String(), "timelines": inv.ID.String(), "granted requests": granted.Request.ID.String(), "made accounts": granted.Made.ID.String(),
 		"colleagues": colleague.ID.String(), "origins": origin.ID.String(),
 		"notifications": item, "webhook-endpoints": endpoint, "events": event.String(),
 		"accounts": te.actor.ID.String(), "companies": te.company.ID.String(), "workspaces": te.workspace.ID.String(),

@@ -30,9 +30,9 @@ type sweepCase struct {
 var (
 	remindCase = sweepCase{
 		name: roster.SweepReminders,
-		due:  `UPDATE invitation SET planned_for = message_id, planned_at = now() - interval '1 minute', planned_done = 0 WHERE note::int < $1`,
+		due:  `UPDATE reminder_plan p SET planned_at = now() - interval '1 minute', done = 0 FROM invitation i WHERE i.id = p.subject_id AND i.note::int < $1`,
 		floor: `WITH due AS (
-				SELECT id, app_id, email_key FROM invitation WHERE state = 'pending' AND CASE WHEN planned_for = message_id THEN planned_at ELSE queued_at END <= now() LIMIT $1
+				SELECT subject_id AS id, app_id, email_key FROM reminder_plan WHERE planned_at <= now() LIMIT $1
 			), asked AS (
 				INSERT INTO message (id, app_id, kind, subject_id, purpose, args, lane, email_key, state, due_at, created_at)
 				SELECT gen_random_uuid(), app_id, 'reminder', id, 'remind:1', '{"version": 1}', 'bulk', email_key, 'queued', now(), now() FROM due RETURNING 1
@@ -125,22 +125,28 @@ func (b *bench) fillPending(ctx context.Context, n int) error {
 		return err
 	}
 	for _, statement := range []string{
-		`INSERT INTO invitation (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note, state, sends, message_id, queued_at, expires_at, created_at,
-				planned_for, planned_at)
-			SELECT gen_random_uuid(), $1, $2, $3, 'new_user', e, e, 'Ann Example', '', n::text, 'pending', 1, m, now() - interval '3 days 1 hour', now() + interval '11 days', now() - interval '3 days 1 hour',
-				m, now() + interval '9 days'
+		`INSERT INTO invitation (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note, state, sends, message_id, queued_at, expires_at, created_at)
+			SELECT gen_random_uuid(), $1, $2, $3, 'new_user', e, e, 'Ann Example', '', n::text, 'pending', 1, m, now() - interval '3 days 1 hour', now() + interval '11 days', now() - interval '3 days 1 hour'
 			FROM (SELECT n, 'guest-' || n || '@people.example' AS e, gen_random_uuid() AS m FROM generate_series(0, $4::int - 1) AS n) AS q`,
 	} {
 		if _, err := b.pool.Exec(ctx, statement, b.app, b.workspace, b.account, n); err != nil {
 			return fmt.Errorf("store invitations: %w", err)
 		}
 	}
+	if _, err := b.pool.Exec(ctx, `TRUNCATE reminder_plan`); err != nil {
+		return fmt.Errorf("store plans: %w", err)
+	}
+	if _, err := b.pool.Exec(ctx, `
+		INSERT INTO reminder_plan (subject_id, app_id, email_key, message_id, planned_at, done)
+		SELECT id, app_id, email_key, message_id, now() + interval '9 days', 0 FROM invitation`); err != nil {
+		return fmt.Errorf("store plans: %w", err)
+	}
 	// People are reminded at any hour, so that this can be measured at any.
 	_, err := b.pool.Exec(ctx, `
 		INSERT INTO policy (app_id, version, settings, updated_at)
 		VALUES ($1, 1, '{"reminders": {"weekends": true, "window_from": "00:00", "window_to": "23:59"}}', now()) ON CONFLICT (app_id) DO UPDATE SET settings = EXCLUDED.settings`, b.app)
 	if err == nil {
-		_, err = b.pool.Exec(ctx, `VACUUM ANALYZE invitation`)
+		_, err = b.pool.Exec(ctx, `VACUUM ANALYZE invitation, reminder_plan`)
 	}
 	if err != nil {
 		return fmt.Errorf("store invitations: %w", err)
@@ -158,7 +164,7 @@ func (b *bench) makeDue(ctx context.Context, c sweepCase, n int) error {
 	if _, err := b.pool.Exec(ctx, c.due, n); err != nil {
 		return fmt.Errorf("make rows due: %w", err)
 	}
-	if _, err := b.pool.Exec(ctx, `VACUUM ANALYZE invitation`); err != nil {
+	if _, err := b.pool.Exec(ctx, `VACUUM ANALYZE invitation, reminder_plan`); err != nil {
 		return fmt.Errorf("make rows due: %w", err)
 	}
 	_, err := b.pool.Exec(ctx, `CHECKPOINT`)

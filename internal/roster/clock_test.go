@@ -57,10 +57,7 @@ func TestSimulationComesTrue(t *testing.T) {
 	for end := b.Clock.Now().Add(45 * 24 * time.Hour); b.Clock.Now().Before(end); {
 		tick(t, b)
 		sent(t, b)
-		next := rostertest.Value[*time.Time](t, b, `
-			SELECT min(at) FROM (
-				SELECT CASE WHEN planned_for = message_id THEN planned_at ELSE queued_at END AS at FROM invitation WHERE state = 'pending'
-				UNION ALL SELECT CASE WHEN planned_for = message_id THEN planned_at ELSE queued_at END FROM access_request WHERE state = 'pending') AS looks`)
+		next := rostertest.Value[*time.Time](t, b, `SELECT min(planned_at) FROM reminder_plan`)
 		if next == nil {
 			break
 		}

@@ -146,7 +146,7 @@ func lockPair(ctx context.Context, tx pgx.Tx, m Merge) error {
 		`SELECT FROM account WHERE id IN ($1, $2) ORDER BY id FOR UPDATE`,
 		`SELECT FROM membership WHERE account_id IN ($1, $2) ORDER BY workspace_id, account_id FOR UPDATE`,
 		`SELECT FROM access_request WHERE target_id IN ($1, $2) ORDER BY id FOR UPDATE`,
-		`SELECT FROM record_access WHERE account_id IN ($1, $2) ORDER BY id FOR UPDATE`,
+		`SELECT FROM record_access WHERE account_id IN ($1, $2) AND revoked_at IS NULL ORDER BY id FOR UPDATE`,
 	} {
 		if _, err := tx.Exec(ctx, statement, m.SurvivorID, m.AbsorbedID); err != nil {
 			return fmt.Errorf("lock accounts %s and %s: %w", m.SurvivorID, m.AbsorbedID, err)

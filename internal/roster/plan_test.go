@@ -23,7 +23,7 @@ const planRows = 100_000
 // bigTables grow with use. A plan reads them by an index.
 var bigTables = []string{"invitation", "event", "idempotency_key", "account", "membership", "session", "river_job", "message", "address",
 	"account_search", "secondary_email", "record", "company", "company_member", "workspace", "notification", "webhook_delivery",
-	"access_request", "record_access"}
+	"access_request", "record_access", "reminder_plan"}
 
 // fill stores n invitations as years of use leave them: in 20 apps of 100
 // workspaces, one in eight open, each with its events and a remembered answer.
@@ -55,7 +55,7 @@ func fill(t *testing.T, pool *pgxpool.Pool, b *rostertest.Bundle, n int) {
 		`INSERT INTO record (id, app_id, account_id, kind, external_id, created_at)
 			SELECT gen_random_uuid(), app_id, id, 'programme', id::text, now() FROM account`,
 		`INSERT INTO secondary_email (app_id, account_id, email, email_key, created_at)
-			SELECT app_id, id, 'x' || email, 'x' || email_key, now() FROM account`,
+			SELECT app_id, id, 'x' || email, 'x' || email_key, now() FROM account WHERE email_key IS NOT NULL`,
 		`INSERT INTO invitation (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note,
 				state, sends, message_id, queued_at, expires_at, decided_at, created_at)
 			SELECT id(5, n), CASE n % 20 WHEN 0 THEN @app ELSE id(1, n % 20) END, id(3, n % 2000 + 1), @inviter, 'new_user', e, e, 'Somebody', '', '',
@@ -81,9 +81,12 @@ func fill(t *testing.T, pool *pgxpool.Pool, b *rostertest.Bundle, n int) {
 		`INSERT INTO access_request (id, app_id, company_id, requester_id, option, target_id, email, email_key, full_name, locale, note, state, queued_at, expires_at, decided_at, created_at)
 			SELECT id(8, n), app_id, CASE WHEN app_id = @app THEN @company ELSE id(9, n % 10000) END, @inviter, 'request', id, email, email_key, full_name, '', '',
 				CASE WHEN n % 8 = 0 THEN 'pending' WHEN n % 8 = 1 THEN 'expired' ELSE 'granted' END, created_at, created_at + interval '14 days', created_at, created_at
-			FROM (SELECT *, (row_number() OVER ())::int AS n FROM account WHERE kind = 'client') AS account`,
+			FROM (SELECT *, (row_number() OVER ())::int AS n FROM account WHERE kind = 'client' AND email LIKE 'person%') AS account`,
 		`INSERT INTO record_access (id, app_id, account_id, company_id, visibility, request_id, granted_at)
-			SELECT gen_random_uuid(), app_id, target_id, company_id, 'full', id, created_at FROM access_request WHERE state = 'granted'`,
+			SELECT gen_random_uuid(), app_id, target_id, company_id, 'full', id, created_at FROM access_request WHERE state = 'granted' ON CONFLICT DO NOTHING`,
+		`INSERT INTO reminder_plan (subject_id, app_id, email_key, message_id, planned_at, done)
+			SELECT id, app_id, email_key, message_id, CASE WHEN id <= id(5, 800) THEN @now::timestamptz ELSE @now::timestamptz + interval '9 days' END, 0 FROM invitation WHERE state = 'pending' AND message_id IS NOT NULL`,
+		`INSERT INTO sweep (name, cursor) VALUES ('send_reminders', 'ffffffff-0000-7000-8000-000000000000')`,
 		`INSERT INTO session (hash, app_id, account_id, created_at, expires_at)
 			SELECT sha256(id::text::bytea), app_id, id, now(), now() FROM account`,
 		`ANALYZE`,
@@ -134,6 +137,7 @@ func TestPlans(t *testing.T) {
 	}
 	inv := b.Invite(t, "ann@example.org")
 	other := b.Invite(t, "bob@example.org")
+	mergeable := granted(t, b, "merge@client.example")
 	fill(t, traced, b, n)
 	plain, err := pgxpool.New(t.Context(), config.ConnString())
 	done(t, err)
@@ -341,6 +345,13 @@ func TestPlans(t *testing.T) {
 			return err
 		}},
 		{"sweep access requests", "access_request_due", func() error { _, err := b.ExpireRequests(ctx, 500); return err }},
+		{"sweep of reminders", "reminder_plan_due", func() error { _, _, err := b.RunSweep(ctx, roster.SweepReminders, b.Clock.Now()); return err }},
+		{"sweep that forgets", "idempotency_key_age", func() error { _, _, err := b.RunSweep(ctx, roster.SweepRetention, b.Clock.Now()); return err }},
+		{"preview a merge", "record_account", func() error {
+			_, err := b.PreviewMerge(ctx, app, b.Admin.ID, mergeable.request.ID, uuid.Nil, noKey)
+			return err
+		}},
+		{"carry out a merge", "record_account", func() error { mergeable.carryOut(t, mergeable.confirm(t).ID); return nil }},
 		{"sweep", "invitation_due", func() error { _, err := b.ExpireInvitations(ctx, 500); return err }},
 		{"sweep with much to do", "invitation_due", func() error {
 			b.Clock.Add(2 * inviteLife)

@@ -1,6 +1,7 @@
 package roster
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -13,9 +14,9 @@ import (
 // unmailedRest is when to look again at something whose first mail has not left.
 const unmailedRest = time.Hour
 
-// plannedAt is when to look next at the reminders of a row of invitation or
-// access_request; null: never. The indexes are on it as it stands.
-const plannedAt = `CASE WHEN planned_for = message_id THEN planned_at ELSE queued_at END`
+// commitTime is longer than any transaction that asks for mail: one that began
+// before another may commit after it.
+const commitTime = 2 * time.Minute
 
 // Why nobody was reminded of something that was due.
 const (
@@ -75,55 +76,35 @@ const thingsOf = `
 		LEFT JOIN address ON address.app_id = mailbox.app_id AND address.email_key = mailbox.email_key
 	)
 	SELECT '` + MailReminder + `', i.id, i.app_id, i.email_key, i.id, i.message_id, i.version,
-		CASE WHEN i.planned_for = i.message_id THEN i.planned_done ELSE 0 END,
-		COALESCE(` + plannedAt + ` <= $1, false), i.queued_at, i.expires_at, ARRAY[person_zone, company.time_zone, app_zone], blocked, silent,
+		CASE WHEN plan.message_id = i.message_id THEN plan.done ELSE 0 END,
+		plan.message_id IS DISTINCT FROM i.message_id OR COALESCE(plan.planned_at <= $1, false), i.queued_at, i.expires_at, ARRAY[person_zone, company.time_zone, app_zone], blocked, silent,
 		COALESCE((SELECT state FROM message WHERE message.id = i.message_id), 'none'), false
 	FROM facts JOIN invitation i ON i.email_key = facts.email_key AND i.app_id = facts.app_id AND i.state = 'pending' AND i.queued_at IS NOT NULL AND i.message_id IS NOT NULL
 	JOIN workspace ON workspace.id = i.workspace_id JOIN company ON company.id = workspace.company_id
+	LEFT JOIN reminder_plan plan ON plan.subject_id = i.id
 	UNION ALL
 	SELECT CASE q.option WHEN 'new_account' THEN '` + MailNewAccount + `' ELSE '` + MailRequestReminder + `' END, q.id, q.app_id, q.email_key,
 		CASE q.option WHEN 'new_account' THEN q.made_id ELSE q.id END, q.message_id,
 		CASE q.option WHEN 'new_account' THEN made.password_version ELSE q.version END,
-		CASE WHEN q.planned_for = q.message_id THEN q.planned_done ELSE 0 END,
-		COALESCE(` + plannedAt + ` <= $1, false), q.queued_at, CASE q.option WHEN 'new_account' THEN q.queued_at + $4 * interval '1 second' ELSE q.expires_at END,
+		CASE WHEN plan.message_id = q.message_id THEN plan.done ELSE 0 END,
+		plan.message_id IS DISTINCT FROM q.message_id OR COALESCE(plan.planned_at <= $1, false), q.queued_at, CASE q.option WHEN 'new_account' THEN q.queued_at + $4 * interval '1 second' ELSE q.expires_at END,
 		ARRAY[COALESCE(NULLIF(made.time_zone, ''), person_zone), company.time_zone, app_zone], blocked, silent,
 		COALESCE((SELECT state FROM message WHERE message.id = q.message_id), 'none'), q.option = 'new_account' AND NOT (made.unclaimed AND made.status = 'active')
 	FROM facts JOIN access_request q ON q.app_id = facts.app_id AND q.email_key = facts.email_key AND q.queued_at IS NOT NULL AND q.message_id IS NOT NULL
 		AND (q.state = 'pending' OR q.option = 'new_account' AND q.state = 'granted')
-	JOIN company ON company.id = q.company_id LEFT JOIN account made ON made.id = q.made_id`
+	JOIN company ON company.id = q.company_id LEFT JOIN account made ON made.id = q.made_id
+	LEFT JOIN reminder_plan plan ON plan.subject_id = q.id`
 
 // sweepReminders reminds people of what is due. Who has several things open gets
 // one mail that names them all, and nobody more than one within a day. It looks
 // at what is due only, whatever else is open.
 func (r *Roster) sweepReminders(ctx context.Context, tx pgx.Tx, now time.Time, s *Swept) (more bool, err error) {
-	var apps []uuid.UUID
-	var keys []string
-	for _, from := range []string{
-		`invitation WHERE state = 'pending'`,
-		`access_request WHERE (state = 'pending' OR option = 'new_account' AND state = 'granted')`,
-	} {
-		rows, err := tx.Query(ctx, `
-			SELECT app_id, email_key FROM `+from+` AND `+plannedAt+` <= $1
-			ORDER BY `+plannedAt+`, id LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED`, now, sweepChunk)
-		if err != nil {
-			return false, fmt.Errorf("look for reminders: %w", err)
-		}
-		found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
-			App uuid.UUID
-			Key string
-		}])
-		if err != nil {
-			return false, fmt.Errorf("look for reminders: %w", err)
-		}
-		more = more || len(found) == sweepChunk
-		for _, f := range found {
-			apps, keys = append(apps, f.App), append(keys, f.Key)
-		}
+	d, err := dueMailboxes(ctx, tx, now)
+	if err != nil || len(d.apps) == 0 {
+		return false, err
 	}
-	if len(apps) == 0 {
-		return false, nil
-	}
-	things, err := readThings(ctx, tx, now, apps, keys)
+	apps := d.apps
+	things, err := readThings(ctx, tx, now, apps, d.keys)
 	if err != nil {
 		return false, err
 	}
@@ -148,10 +129,81 @@ func (r *Roster) sweepReminders(ctx context.Context, tx pgx.Tx, now time.Time, s
 		}
 		mails = append(mails, remind(mailbox, settings, now, s))
 	}
-	if err := saveThings(ctx, tx, things); err != nil {
+	if err := saveThings(ctx, tx, things, d.subjects); err != nil {
 		return false, err
 	}
-	return more, r.ask(ctx, tx, now, mails...)
+	return d.more, r.ask(ctx, tx, now, mails...)
+}
+
+// dueNow are mailboxes for which something is due.
+type dueNow struct {
+	apps     []uuid.UUID
+	keys     []string
+	subjects []uuid.UUID // whose plans are due
+	more     bool        // there may be others
+}
+
+// dueMailboxes are the mailboxes for which something is due, or was mailed since
+// the last look. Who looks meanwhile waits.
+func dueMailboxes(ctx context.Context, tx pgx.Tx, now time.Time) (d dueNow, err error) {
+	if _, err := tx.Exec(ctx, `INSERT INTO sweep (name) VALUES ($1) ON CONFLICT DO NOTHING`, SweepReminders); err != nil {
+		return d, fmt.Errorf("look for reminders: %w", err)
+	}
+	var cursor uuid.UUID
+	if err := tx.QueryRow(ctx, `
+		SELECT COALESCE(cursor, '00000000-0000-0000-0000-000000000000'::uuid) FROM sweep WHERE name = $1 FOR UPDATE`, SweepReminders).Scan(&cursor); err != nil {
+		return d, fmt.Errorf("look for reminders: %w", err)
+	}
+	collect := func(rows pgx.Rows, err error) (newest uuid.UUID, n int, _ error) {
+		if err != nil {
+			return newest, 0, fmt.Errorf("look for reminders: %w", err)
+		}
+		found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
+			App uuid.UUID
+			Key string
+			ID  uuid.UUID
+		}])
+		if err != nil {
+			return newest, 0, fmt.Errorf("look for reminders: %w", err)
+		}
+		for _, f := range found {
+			d.apps, d.keys, d.subjects, newest = append(d.apps, f.App), append(d.keys, f.Key), append(d.subjects, f.ID), f.ID
+		}
+		return newest, len(found), nil
+	}
+	from := uuid.Nil
+	if cursor != uuid.Nil {
+		from = firstIDAt(timeOfID(cursor).Add(-commitTime))
+	}
+	newest, n, err := collect(tx.Query(ctx, `
+		SELECT message.app_id, message.email_key, message.id FROM message CROSS JOIN LATERAL (
+			SELECT i.id FROM invitation i WHERE message.kind = $2 AND i.id = message.subject_id AND i.message_id = message.id AND i.state = 'pending'
+			UNION ALL SELECT q.id FROM access_request q WHERE message.kind = $3 AND q.id = message.subject_id AND q.message_id = message.id AND q.state = 'pending'
+			UNION ALL SELECT q.id FROM access_request q WHERE message.kind = $4 AND q.made_id = message.subject_id AND q.message_id = message.id) AS thing
+		WHERE message.id > $1 AND NOT EXISTS (SELECT FROM reminder_plan plan WHERE plan.subject_id = thing.id AND plan.message_id = message.id)
+		ORDER BY message.id LIMIT $5`, from, MailInvitation, MailRequest, MailNewAccount, sweepChunk))
+	if err != nil {
+		return d, err
+	}
+	if bytes.Compare(newest[:], cursor[:]) > 0 {
+		if _, err := tx.Exec(ctx, `UPDATE sweep SET cursor = $2 WHERE name = $1`, SweepReminders, newest); err != nil {
+			return d, fmt.Errorf("look for reminders: %w", err)
+		}
+	}
+	d.subjects = nil // those were mails
+	_, due, err := collect(tx.Query(ctx, `
+		SELECT app_id, email_key, subject_id FROM reminder_plan WHERE planned_at <= $1 ORDER BY planned_at, subject_id LIMIT $2`, now, sweepChunk))
+	d.more = n == sweepChunk || due == sweepChunk
+	return d, err
+}
+
+// timeOfID is when an id of UUIDv7 was made, to the millisecond.
+func timeOfID(id uuid.UUID) time.Time {
+	var ms int64
+	for _, b := range id[:6] {
+		ms = ms<<8 | int64(b)
+	}
+	return time.UnixMilli(ms)
 }
 
 // mailbox names whom a thing is mailed to.
@@ -332,28 +384,29 @@ func remind(mailbox []*thing, settings map[uuid.UUID]ReminderSettings, now time.
 	return m
 }
 
-// saveThings keeps when to look at each thing again. One that was decided or
-// mailed anew meanwhile stays as it is.
-func saveThings(ctx context.Context, tx pgx.Tx, things []*thing) error {
-	batch := &pgx.Batch{}
-	for _, table := range []string{"invitation", "access_request"} {
-		var ids, messages []uuid.UUID
-		var next []*time.Time
-		var done []int
-		for _, t := range things {
-			if (t.Kind == MailReminder) != (table == "invitation") || !t.Due && !t.named {
-				continue
-			}
-			ids, messages, next, done = append(ids, t.ID), append(messages, t.MessageID), append(next, t.next), append(done, t.Done)
-		}
-		if len(ids) > 0 {
-			batch.Queue(`
-				UPDATE `+table+` SET planned_for = q.message_id, planned_at = q.next, planned_done = q.done
-				FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::int[]) AS q (id, message_id, next, done)
-				WHERE `+table+`.id = q.id AND `+table+`.message_id = q.message_id
-					AND q.id = ANY(ARRAY(SELECT id FROM `+table+` WHERE id = ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)) -- who holds one may wait for another of ours`, ids, messages, next, done)
+// saveThings keeps when to look at each thing again. What was due and is not among
+// them any more was decided meanwhile, and is not looked at again.
+func saveThings(ctx context.Context, tx pgx.Tx, things []*thing, due []uuid.UUID) error {
+	n := len(things)
+	ids, of, messages := make([]uuid.UUID, 0, n), make([]uuid.UUID, 0, n), make([]uuid.UUID, 0, n)
+	to, next, done := make([]string, 0, n), make([]*time.Time, 0, n), make([]int, 0, n)
+	for _, t := range things {
+		if t.Due || t.named {
+			ids, of, messages, to, next, done = append(ids, t.ID), append(of, t.AppID), append(messages, t.MessageID), append(to, t.EmailKey), append(next, t.next), append(done, t.Done)
 		}
 	}
+	open := make(map[uuid.UUID]bool, len(ids))
+	for _, id := range ids {
+		open[id] = true
+	}
+	over := slices.DeleteFunc(due, func(id uuid.UUID) bool { return open[id] })
+	batch := &pgx.Batch{}
+	batch.Queue(`
+		INSERT INTO reminder_plan (subject_id, app_id, email_key, message_id, planned_at, done)
+		SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::timestamptz[], $6::int[])
+		ON CONFLICT (subject_id) DO UPDATE SET email_key = excluded.email_key, message_id = excluded.message_id, planned_at = excluded.planned_at, done = excluded.done`,
+		ids, of, to, messages, next, done)
+	batch.Queue(`DELETE FROM reminder_plan WHERE subject_id = ANY ($1)`, over)
 	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("plan reminders: %w", err)
 	}

@@ -345,3 +345,39 @@ func TestRetention(t *testing.T) {
 		t.Error("young")
 	}
 }
+
+// A timeline tells what happened and what comes next, as it then comes.
+func TestTimeline(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	b := rostertest.Begin(t)
+	inv := b.Invite(t, "ann@client.example")
+	sent(t, b)
+	tick(t, b)
+	line, err := b.Timeline(ctx, b.App.ID, inv.ID)
+	done(t, err)
+	if line.Subject != "invitation" || len(line.Past) != 2 || line.Past[0].Event == nil || line.Past[1].Mail.Kind != roster.MailInvitation {
+		t.Errorf("the past is %+v", line.Past)
+	}
+	if len(line.Coming) != 3 || line.Coming[0].What != "reminder" || line.Coming[2].What != "expires" || !line.Coming[2].At.Equal(inv.ExpiresAt) {
+		t.Fatalf("what comes is %+v", line.Coming)
+	}
+	for _, c := range line.Coming[:2] {
+		b.Clock.Set(c.At.Add(-time.Minute))
+		tick(t, b)
+		if kinds := reminded(t, b); len(kinds) != 0 {
+			t.Errorf("before %s: %q", c.At, kinds)
+		}
+		b.Clock.Set(c.At)
+		tick(t, b)
+		if kinds := reminded(t, b); len(kinds) != 1 {
+			t.Errorf("at %s: %q", c.At, kinds)
+		}
+	}
+	revoke(t, b, inv)
+	if line, err = b.Timeline(ctx, b.App.ID, inv.ID); err != nil || len(line.Coming) != 0 || len(line.Past) != 5 {
+		t.Errorf("after the end it is %+v, %v", line, err)
+	}
+	_, err = b.Timeline(ctx, b.App.ID, uuid.New())
+	refused(t, err, roster.NotFound, "subject_not_found")
+}

@@ -15,6 +15,7 @@ const (
 	keepSessions   = 24 * time.Hour       // after their end
 	keepDeliveries = 30 * 24 * time.Hour  // webhook deliveries, after they were settled
 	keepRuns       = 30 * 24 * time.Hour  // lines of the sweeps' ledger
+	keepPlans      = 400 * 24 * time.Hour // of reminders, after the mail: longer than anything can be answered
 	keepEvents     = 730 * 24 * time.Hour // two years
 	keepPeople     = 180 * 24 * time.Hour // names and addresses of invitations that came to nothing, after their end
 )
@@ -51,6 +52,12 @@ func (r *Roster) sweepRetention(ctx context.Context, tx pgx.Tx, now time.Time, s
 		return false, fmt.Errorf("forget events: %w", err)
 	}
 	more = s.forgot("events", int(tag.RowsAffected())) || more
+	if tag, err = tx.Exec(ctx, `DELETE FROM reminder_plan WHERE subject_id = ANY(ARRAY(
+		SELECT subject_id FROM reminder_plan WHERE planned_at IS NULL AND message_id < $1 ORDER BY message_id LIMIT $2 FOR UPDATE SKIP LOCKED))`,
+		firstIDAt(now.Add(-keepPlans)), sweepChunk); err != nil {
+		return false, fmt.Errorf("forget plans: %w", err)
+	}
+	more = s.forgot("plans of reminders", int(tag.RowsAffected())) || more
 	people, err := forgetPeople(ctx, tx, now.Add(-keepPeople))
 	if err != nil {
 		return false, err

@@ -398,6 +398,10 @@ var tenancy = map[string]struct {
 		_, err := own.EditedRows(ctx, own.App.ID, id)
 		return err
 	}), roster.NotFound},
+	"Timeline": {onRequest(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.Timeline(ctx, own.App.ID, id)
+		return err
+	}), roster.NotFound},
 	"PreviewMerge": {onRequest(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
 		_, err := own.PreviewMerge(ctx, own.App.ID, own.Admin.ID, id, uuid.Nil, noKey)
 		return err
