@@ -14,6 +14,10 @@ import (
 // unmailedRest is when to look again at something whose first mail has not left.
 const unmailedRest = time.Hour
 
+// remindChunk bounds a chunk of the sweep. It locks nothing that people wait for,
+// and each chunk passes over what those before it left dead in the index.
+const remindChunk = 5_000
+
 // commitTime is longer than any transaction that asks for mail: one that began
 // before another may commit after it.
 const commitTime = 2 * time.Minute
@@ -181,7 +185,7 @@ func dueMailboxes(ctx context.Context, tx pgx.Tx, now time.Time) (d dueNow, err 
 			UNION ALL SELECT q.id FROM access_request q WHERE message.kind = $3 AND q.id = message.subject_id AND q.message_id = message.id AND q.state = 'pending'
 			UNION ALL SELECT q.id FROM access_request q WHERE message.kind = $4 AND q.made_id = message.subject_id AND q.message_id = message.id) AS thing
 		WHERE message.id > $1 AND NOT EXISTS (SELECT FROM reminder_plan plan WHERE plan.subject_id = thing.id AND plan.message_id = message.id)
-		ORDER BY message.id LIMIT $5`, from, MailInvitation, MailRequest, MailNewAccount, sweepChunk))
+		ORDER BY message.id LIMIT $5`, from, MailInvitation, MailRequest, MailNewAccount, remindChunk))
 	if err != nil {
 		return d, err
 	}
@@ -192,8 +196,8 @@ func dueMailboxes(ctx context.Context, tx pgx.Tx, now time.Time) (d dueNow, err 
 	}
 	d.subjects = nil // those were mails
 	_, due, err := collect(tx.Query(ctx, `
-		SELECT app_id, email_key, subject_id FROM reminder_plan WHERE planned_at <= $1 ORDER BY planned_at, subject_id LIMIT $2`, now, sweepChunk))
-	d.more = n == sweepChunk || due == sweepChunk
+		SELECT app_id, email_key, subject_id FROM reminder_plan WHERE planned_at <= $1 ORDER BY planned_at, subject_id LIMIT $2`, now, remindChunk))
+	d.more = n == remindChunk || due == remindChunk
 	return d, err
 }
 
