@@ -158,7 +158,9 @@ func dueMailboxes(ctx context.Context, tx pgx.Tx, now time.Time) (d dueNow, err 
 		SELECT COALESCE(cursor, '00000000-0000-0000-0000-000000000000'::uuid) FROM sweep WHERE name = $1 FOR UPDATE`, SweepReminders).Scan(&cursor); err != nil {
 		return d, fmt.Errorf("look for reminders: %w", err)
 	}
-	collect := func(rows pgx.Rows, err error) (newest uuid.UUID, n int, _ error) {
+	// look adds the mailboxes that a query finds, and answers the last id.
+	look := func(query string, args ...any) (newest uuid.UUID, n int, _ error) {
+		rows, err := tx.Query(ctx, query, args...)
 		if err != nil {
 			return newest, 0, fmt.Errorf("look for reminders: %w", err)
 		}
@@ -179,13 +181,13 @@ func dueMailboxes(ctx context.Context, tx pgx.Tx, now time.Time) (d dueNow, err 
 	if cursor != uuid.Nil {
 		from = firstIDAt(timeOfID(cursor).Add(-commitTime))
 	}
-	newest, n, err := collect(tx.Query(ctx, `
+	newest, n, err := look(`
 		SELECT message.app_id, message.email_key, message.id FROM message CROSS JOIN LATERAL (
 			SELECT i.id FROM invitation i WHERE message.kind = $2 AND i.id = message.subject_id AND i.message_id = message.id AND i.state = 'pending'
 			UNION ALL SELECT q.id FROM access_request q WHERE message.kind = $3 AND q.id = message.subject_id AND q.message_id = message.id AND q.state = 'pending'
 			UNION ALL SELECT q.id FROM access_request q WHERE message.kind = $4 AND q.made_id = message.subject_id AND q.message_id = message.id) AS thing
 		WHERE message.id > $1 AND NOT EXISTS (SELECT FROM reminder_plan plan WHERE plan.subject_id = thing.id AND plan.message_id = message.id)
-		ORDER BY message.id LIMIT $5`, from, MailInvitation, MailRequest, MailNewAccount, remindChunk))
+		ORDER BY message.id LIMIT $5`, from, MailInvitation, MailRequest, MailNewAccount, remindChunk)
 	if err != nil {
 		return d, err
 	}
@@ -195,8 +197,8 @@ func dueMailboxes(ctx context.Context, tx pgx.Tx, now time.Time) (d dueNow, err 
 		}
 	}
 	d.subjects = nil // those were mails
-	_, due, err := collect(tx.Query(ctx, `
-		SELECT app_id, email_key, subject_id FROM reminder_plan WHERE planned_at <= $1 ORDER BY planned_at, subject_id LIMIT $2`, now, remindChunk))
+	_, due, err := look(`
+		SELECT app_id, email_key, subject_id FROM reminder_plan WHERE planned_at <= $1 ORDER BY planned_at, subject_id LIMIT $2`, now, remindChunk)
 	d.more = n == remindChunk || due == remindChunk
 	return d, err
 }
