@@ -26,8 +26,8 @@ func (s *Server) policyRoutes() {
 	}, s.changePolicies)
 	register(s, huma.Operation{
 		OperationID: "simulate-policies", Method: http.MethodPost, Path: "/v1/policies/simulate", Tags: []string{tagPolicies}, DefaultStatus: http.StatusOK,
-		Summary:     "See what would be sent when, under settings that are not made",
-		Description: "The same code decides as when mail is sent. A thing that is answered, or whose person wants no reminders, gets none of those; who has several things open gets one mail of all. Of a mail without an `id`, reminders that wait for a window to open come up to an hour later than said, so that they do not all leave in one minute.",
+		Summary: "See what would be sent when, under settings that are not made", Errors: []int{404},
+		Description: "The same code decides as when mail is sent. A thing that is answered, or whose person wants no reminders, gets none of those; who has several things open gets one mail of all. Of a mail without a `subject_id`, reminders that wait for a window to open come up to an hour later than said, so that they do not all leave in one minute.",
 	}, s.simulatePolicies)
 }
 
@@ -151,7 +151,7 @@ func (s *Server) simulatePolicies(ctx context.Context, in *struct {
 	Body    struct {
 		Settings *policyChange `json:"settings,omitempty" doc:"What would be different, as with a change of the policy. Missing: nothing."`
 		Mails    []struct {
-			ID        string     `json:"id,omitempty" format:"uuid" doc:"Of an invitation or an access request there is, for its times to the minute."`
+			SubjectID string     `json:"subject_id,omitempty" format:"uuid" doc:"Of an invitation or an access request there is, for its times to the minute."`
 			Kind      string     `json:"kind,omitempty" enum:"invitation,access_request,new_account" default:"invitation"`
 			TimeZone  string     `json:"time_zone,omitempty" maxLength:"64" doc:"The person's. Missing: the app's." example:"Europe/Paris"`
 			MailedAt  time.Time  `json:"mailed_at" example:"2026-12-01T09:00:00Z"`
@@ -169,7 +169,7 @@ func (s *Server) simulatePolicies(ctx context.Context, in *struct {
 	delete(raw.Settings, "if_version")
 	things := make([]roster.Simulated, len(in.Body.Mails))
 	for i, m := range in.Body.Mails {
-		things[i] = roster.Simulated{ID: id(m.ID), Kind: m.Kind, Zone: m.TimeZone, MailedAt: m.MailedAt, Until: m.ExpiresAt}
+		things[i] = roster.Simulated{ID: id(m.SubjectID), Kind: m.Kind, Zone: m.TimeZone, MailedAt: m.MailedAt, Until: m.ExpiresAt}
 	}
 	p, plans, err := s.Roster.Simulate(ctx, requestOf(ctx).app, roster.PolicyChange{Settings: raw.Settings, Plain: s.URL.Scheme == "http"}, things)
 	if err != nil {

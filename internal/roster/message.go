@@ -117,7 +117,8 @@ func (inv Invitation) mail() Mail {
 	}
 }
 
-// ask stores mails of one lane within tx and has them written.
+// ask stores mails of one lane within tx and has them written. One whose purpose
+// its subject has had is no second mail.
 func (r *Roster) ask(ctx context.Context, tx pgx.Tx, now time.Time, mails ...Mail) error {
 	if len(mails) == 0 {
 		return nil
@@ -134,7 +135,8 @@ func (r *Roster) ask(ctx context.Context, tx pgx.Tx, now time.Time, mails ...Mai
 		FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::text[], $6::jsonb[], $7::text[])
 			AS q (id, app_id, kind, subject_id, purpose, args, email_key)
 		CROSS JOIN LATERAL (SELECT COALESCE(NULLIF(q.email_key, ''), (SELECT `+mailKey+` FROM account WHERE account.id = q.subject_id)) AS to_key) AS addressed
-		WHERE to_key IS NOT NULL`,
+		WHERE to_key IS NOT NULL
+		ON CONFLICT (subject_id, purpose) DO NOTHING`,
 		ids, apps, kinds, subjects, purposes, args, keys, mails[0].Lane, now); err != nil {
 		return fmt.Errorf("ask for %d mails: %w", n, err)
 	}

@@ -2,6 +2,7 @@ package roster
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -53,9 +54,19 @@ func (r *Roster) Simulate(ctx context.Context, app uuid.UUID, change PolicyChang
 		}
 		var appZone string
 		if err := tx.QueryRow(ctx, `SELECT time_zone FROM app WHERE id = $1`, app).Scan(&appZone); err != nil {
-			return err
+			return fmt.Errorf("read app %s: %w", app, err)
 		}
 		for _, t := range things {
+			if t.ID != uuid.Nil {
+				var known bool
+				if err := tx.QueryRow(ctx, `
+					SELECT EXISTS (SELECT FROM invitation WHERE app_id = $1 AND id = $2) OR EXISTS (SELECT FROM access_request WHERE app_id = $1 AND id = $2)`, app, t.ID).Scan(&known); err != nil {
+					return fmt.Errorf("look for %s: %w", t.ID, err)
+				}
+				if !known {
+					return notFound("subject")
+				}
+			}
 			if t.Zone, err = cleanZone(t.Zone); err != nil {
 				return err
 			}
