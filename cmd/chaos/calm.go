@@ -152,6 +152,11 @@ func (s *stage) count(ctx context.Context) (tally, error) {
 		return t, fmt.Errorf("count invitations: %w", err)
 	}
 	t.Unstored += len(s.published) - stored
+	if err := s.pool.QueryRow(ctx, `
+		SELECT count(*) + COALESCE(sum(missed), 0), COALESCE(sum(missed), 0), count(*) FILTER (WHERE before IS NOT NULL AND since IS DISTINCT FROM before)
+		FROM (SELECT *, lag(tick) OVER (PARTITION BY name ORDER BY tick) AS before FROM sweep_run) AS run`).Scan(&t.Ticks, &t.Missed, &t.Holes); err != nil {
+		return t, fmt.Errorf("look at the sweeps' ledger: %w", err)
+	}
 	if err := s.countMerges(ctx, &t); err != nil {
 		return t, err
 	}

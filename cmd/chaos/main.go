@@ -33,6 +33,10 @@ type tally struct {
 	Torn       int            `json:"torn"`        // neither merged nor untouched, or not as before when undone, or else to the app
 	MergeKills map[string]int `json:"merge_kills"` // kills amid merges, by the point
 
+	Ticks  int `json:"ticks"`  // of the sweeps' clock, over all runs
+	Missed int `json:"missed"` // of them, those that fell into a gap and are in the next run's window
+	Holes  int `json:"holes"`  // between the windows of two runs
+
 	Unstored     int     `json:"unstored"`   // answered 201 and not in the database
 	TwoHashes    int     `json:"two_hashes"` // keys that came with other bytes
 	Stopped      int     `json:"stopped"`    // processes that stood still for a while and went on
@@ -48,7 +52,7 @@ type tally struct {
 
 // good tells whether everything held.
 func (t tally) good() bool {
-	return t.Lost == 0 && t.Twice == 0 && t.Stuck == 0 && t.TwoHashes == 0 && t.Unstored == 0 && t.Torn == 0 && t.MaxPerSecond <= t.Limit
+	return t.Lost == 0 && t.Twice == 0 && t.Stuck == 0 && t.TwoHashes == 0 && t.Unstored == 0 && t.Torn == 0 && t.Holes == 0 && t.MaxPerSecond <= t.Limit
 }
 
 func main() {

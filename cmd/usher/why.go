@@ -195,6 +195,9 @@ func (w *why) inApp(ctx context.Context, app roster.App, key string, way mail.Wa
 	}
 	now := w.outbox.Now()
 	s.invitations(history, now)
+	if err := w.reminders(ctx, app.ID, history, &s); err != nil {
+		return s, false, err
+	}
 	s.mails(person, way, now)
 	slices.SortStableFunc(s.History, func(a, b entry) int { return a.At.Compare(b.At) })
 	known = len(s.History) > 0 || s.Account != "" || s.Address != nil
@@ -284,6 +287,33 @@ func nextOfRequest(q roster.RequestView, now time.Time) string {
 		return "The person said yes, and has until " + moment(q.ExpiresAt) + " to log in to the account meant."
 	}
 	return "The access request can be answered until " + moment(q.ExpiresAt) + ", when it expires."
+}
+
+// reminders adds when the person is reminded of what is open.
+func (w *why) reminders(ctx context.Context, app uuid.UUID, h roster.History, s *appStory) error {
+	var open []uuid.UUID
+	for _, v := range h.Invitations {
+		if v.State == roster.Pending {
+			open = append(open, v.ID)
+		}
+	}
+	for _, q := range h.Requests {
+		if q.State == roster.Pending {
+			open = append(open, q.AccessRequest.ID)
+		}
+	}
+	for _, id := range open {
+		t, err := w.roster.Timeline(ctx, app, id)
+		if err != nil {
+			return err
+		}
+		for _, c := range t.Coming {
+			if c.What == "reminder" {
+				s.Next = append(s.Next, future{id, "A reminder is due at " + moment(c.At) + ", unless " + c.Unless + "."})
+			}
+		}
+	}
+	return nil
 }
 
 // nextOfMerge is what happens next to a merge; empty: nothing.
