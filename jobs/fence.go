@@ -23,8 +23,18 @@ var errOvertaken = errors.New("this attempt was given up and another one has the
 // state, not the attempt: a worker that was stopped and woke up after a rescue
 // would otherwise complete somebody else's attempt.
 func fence[T river.JobArgs](batch *pgx.Batch, job *river.Job[T]) {
+	fenceBy(batch, job, "FOR UPDATE")
+}
+
+// fenceShared is fence for several transactions of one attempt at a time, none of
+// which ends the job.
+func fenceShared[T river.JobArgs](batch *pgx.Batch, job *river.Job[T]) {
+	fenceBy(batch, job, "FOR SHARE")
+}
+
+func fenceBy[T river.JobArgs](batch *pgx.Batch, job *river.Job[T], lock string) {
 	batch.Queue(`
-		SELECT 1 FROM river_job WHERE id = $1 AND state = 'running' AND attempt = $2 FOR UPDATE`,
+		SELECT 1 FROM river_job WHERE id = $1 AND state = 'running' AND attempt = $2 `+lock,
 		job.ID, job.Attempt).QueryRow(func(row pgx.Row) error {
 		var one int
 		if err := row.Scan(&one); !errors.Is(err, pgx.ErrNoRows) {

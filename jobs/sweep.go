@@ -3,11 +3,13 @@ package jobs
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
 	"github.com/robfig/cron/v3"
+	"golang.org/x/sync/errgroup"
 
 	"usher/internal/postgres"
 	"usher/internal/roster"
@@ -23,6 +25,7 @@ var sweepTimes = map[string]string{
 	roster.SweepRequests:    "* * * * *",
 	roster.SweepReminders:   "* * * * *",
 	roster.SweepMerges:      "*/10 * * * *",
+	roster.SweepAccounts:    "47 * * * *",
 	roster.SweepRetention:   "17 * * * *",
 }
 
@@ -35,8 +38,8 @@ type sweep struct {
 }
 
 func (w *sweep) Work(ctx context.Context, job *river.Job[roster.Sweep]) error {
-	swept, err := w.Sweep(ctx, w.Roster, job.Args.Name, job.Args.Tick, false, func(run func(r *roster.Roster) error) error {
-		return postgres.InTxAfter(ctx, w.DB, func(batch *pgx.Batch) { fence(batch, job) }, func(tx pgx.Tx) error { return run(w.Roster.In(tx)) })
+	swept, err := w.Sweep(ctx, w.Roster, job.Args.Name, job.Args.Tick, false, func(ctx context.Context, run func(r *roster.Roster) error) error {
+		return postgres.InTxAfter(ctx, w.DB, func(batch *pgx.Batch) { fenceShared(batch, job) }, func(tx pgx.Tx) error { return run(w.Roster.In(tx)) })
 	})
 	if err != nil {
 		return errors.Join(err, w.Roster.SweepFailed(ctx, job.Args.Name, job.Args.Tick, err))
@@ -53,8 +56,10 @@ type SweepOutput struct {
 }
 
 // Sweep runs a sweep for a tick; chunk runs a part of it in a transaction of its
-// own.
-func (w *Worker) Sweep(ctx context.Context, r *roster.Roster, name string, tick time.Time, byHand bool, chunk func(func(*roster.Roster) error) error) (out SweepOutput, err error) {
+// own. Parts of several lanes run at a time.
+func (w *Worker) Sweep(
+	ctx context.Context, r *roster.Roster, name string, tick time.Time, byHand bool, chunk func(context.Context, func(*roster.Roster) error) error,
+) (out SweepOutput, err error) {
 	schedule, err := parseCron(sweepTimes[name])
 	if err != nil {
 		return out, err
@@ -67,21 +72,33 @@ func (w *Worker) Sweep(ctx context.Context, r *roster.Roster, name string, tick 
 		w.Log.Error("A sweep is late.", "sweep", name, "tick", tick, "lag", lag.Round(time.Second).String(), "missed", run.Missed)
 	}
 	out.Passed = map[string]int{}
-	for more := true; more; {
-		var s roster.Swept
-		if err := chunk(func(r *roster.Roster) error {
-			s, more, err = r.RunSweep(ctx, name, tick)
-			return err
-		}); err != nil {
-			return out, err
-		}
-		out.Scanned, out.Acted = out.Scanned+s.Scanned, out.Acted+s.Acted
-		for reason, n := range s.Skipped {
-			out.Passed[reason] += n
-		}
-		w.at("mid-sweep")
+	var mu sync.Mutex
+	lanes, running := errgroup.WithContext(ctx)
+	for lane := range roster.SweepLanes(name) {
+		lanes.Go(func() error {
+			for more := true; more; {
+				var s roster.Swept
+				if err := chunk(running, func(r *roster.Roster) (err error) {
+					s, more, err = r.RunSweep(running, name, lane, tick)
+					return err
+				}); err != nil {
+					return err
+				}
+				mu.Lock()
+				out.Scanned, out.Acted = out.Scanned+s.Scanned, out.Acted+s.Acted
+				for reason, n := range s.Skipped {
+					out.Passed[reason] += n
+				}
+				mu.Unlock()
+				w.at("mid-sweep")
+			}
+			return nil
+		})
 	}
-	return out, nil
+	if err := lanes.Wait(); err != nil {
+		return out, err
+	}
+	return out, r.EndSweep(ctx, name, tick)
 }
 
 // ticksBetween counts the ticks after since and before until. More than a

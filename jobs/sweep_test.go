@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -151,9 +152,9 @@ func TestSweepGoesOn(t *testing.T) {
 	w.exec(`UPDATE river_job SET attempt = 7 WHERE id = $1`, in.Job.ID) // the job is another attempt's
 	stale := *in.Job
 	stale.Attempt = 1
-	if _, err := w.worker.Sweep(ctx, r, roster.SweepInvitations, tick, false, func(run func(*roster.Roster) error) error {
+	if _, err := w.worker.Sweep(ctx, r, roster.SweepInvitations, tick, false, func(_ context.Context, run func(*roster.Roster) error) error {
 		return postgres.InTxAfter(ctx, w.worker.DB, func(batch *pgx.Batch) {
-			fence(batch, &river.Job[roster.Sweep]{JobRow: &stale})
+			fenceShared(batch, &river.Job[roster.Sweep]{JobRow: &stale})
 		}, func(tx pgx.Tx) error { return run(r.In(tx)) })
 	}); !errors.Is(err, errOvertaken) {
 		t.Errorf("an attempt that was given up ended with %v", err)

@@ -75,6 +75,7 @@ CREATE TABLE access_request (
     decided_at timestamp with time zone,
     decided_by uuid,
     created_at timestamp with time zone NOT NULL,
+    looked_after boolean NOT NULL DEFAULT false,
     CONSTRAINT access_request_app_id_company_id_fkey FOREIGN KEY (app_id, company_id) REFERENCES company(app_id, id),
     CONSTRAINT access_request_app_id_made_id_fkey FOREIGN KEY (app_id, made_id) REFERENCES account(app_id, id),
     CONSTRAINT access_request_app_id_requester_id_fkey FOREIGN KEY (app_id, requester_id) REFERENCES account(app_id, id),
@@ -91,6 +92,7 @@ CREATE INDEX access_request_due ON public.access_request USING btree (expires_at
 CREATE INDEX access_request_made ON public.access_request USING btree (made_id);
 CREATE UNIQUE INDEX access_request_open ON public.access_request USING btree (company_id, email_key) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text, 'approved'::text]));
 CREATE UNIQUE INDEX access_request_open_target ON public.access_request USING btree (company_id, target_id) WHERE ((state = ANY (ARRAY['pending'::text, 'on_hold'::text, 'approved'::text])) AND (target_id IS NOT NULL));
+CREATE INDEX access_request_over ON public.access_request USING btree (app_id, option, decided_at) WHERE ((NOT looked_after) AND ((option = 'new_account'::text) OR ((option = 'request_with_temporary'::text) AND (state = ANY (ARRAY['denied'::text, 'expired'::text, 'cancelled'::text])))));
 CREATE INDEX access_request_target ON public.access_request USING btree (target_id) WHERE (target_id IS NOT NULL);
 
 CREATE TABLE account (
@@ -409,6 +411,7 @@ CREATE TABLE message (
     CONSTRAINT message_subject_id_purpose_key UNIQUE (subject_id, purpose)
 );
 CREATE INDEX message_app ON public.message USING btree (app_id, id);
+CREATE INDEX message_asking ON public.message USING btree (id) WHERE (kind = ANY (ARRAY['invitation'::text, 'access_request'::text, 'new_account'::text]));
 CREATE INDEX message_due ON public.message USING btree (lane, due_at, id) WHERE (due_at IS NOT NULL);
 CREATE INDEX message_person ON public.message USING btree (app_id, email_key, id);
 
@@ -496,6 +499,12 @@ CREATE TABLE record_access (
 );
 CREATE UNIQUE INDEX record_access_open ON public.record_access USING btree (account_id, company_id) WHERE (revoked_at IS NULL);
 
+CREATE TABLE reminder_lane (
+    lane integer NOT NULL,
+    cursor uuid,
+    CONSTRAINT reminder_lane_pkey PRIMARY KEY (lane)
+);
+
 CREATE TABLE reminder_plan (
     subject_id uuid NOT NULL,
     app_id uuid NOT NULL,
@@ -505,7 +514,7 @@ CREATE TABLE reminder_plan (
     done integer NOT NULL,
     CONSTRAINT reminder_plan_pkey PRIMARY KEY (subject_id)
 );
-CREATE INDEX reminder_plan_due ON public.reminder_plan USING btree (planned_at, subject_id) WHERE (planned_at IS NOT NULL);
+CREATE INDEX reminder_plan_due ON public.reminder_plan USING btree (abs((hashtext(email_key) % 2)), planned_at, subject_id) WHERE (planned_at IS NOT NULL);
 CREATE INDEX reminder_plan_over ON public.reminder_plan USING btree (message_id) WHERE (planned_at IS NULL);
 
 CREATE TABLE river_job (
@@ -607,7 +616,6 @@ CREATE TABLE sweep (
     name text NOT NULL,
     last_tick timestamp with time zone,
     paused_until timestamp with time zone,
-    cursor uuid,
     CONSTRAINT sweep_pkey PRIMARY KEY (name)
 );
 

@@ -54,6 +54,8 @@ type policySettings struct {
 	RequestCoolOffDays int    `json:"request_cool_off_days"`
 	MergeMode          string `json:"merge_mode" enum:"on_command,automatic"`
 	MergeUndoDays      int    `json:"merge_undo_days"`
+	ArchiveTemporary   int    `json:"archive_temporary_days"`
+	ArchiveUnclaimed   int    `json:"archive_unclaimed_days"`
 	AcceptURL          string `json:"accept_url"`
 }
 
@@ -81,26 +83,31 @@ func newPolicySettings(p roster.Policy) (s policySettings) {
 	s.Reminders.WindowFrom, s.Reminders.WindowTo, s.Reminders.Weekends = p.Reminders.WindowFrom, p.Reminders.WindowTo, p.Reminders.Weekends
 	s.Reminders.Holidays = p.Reminders.Holidays.List()
 	s.RequestDays, s.RequestCoolOffDays = p.RequestDays, p.RequestCoolOffDays
-	s.MergeMode, s.MergeUndoDays, s.AcceptURL = string(p.MergeMode), p.MergeUndoDays, p.AcceptURL
+	s.MergeMode, s.MergeUndoDays = string(p.MergeMode), p.MergeUndoDays
+	s.ArchiveTemporary, s.ArchiveUnclaimed, s.AcceptURL = p.ArchiveTemporary, p.ArchiveUnclaimed, p.AcceptURL
 	return s
 }
 
 // policyChange describes the body of a change. The domain reads it: it tells a
 // null from what is missing, and what an unknown name was perhaps meant to be.
 type policyChange struct {
-	_               struct{}         `json:"-" additionalProperties:"true"`
-	IfVersion       *int             `json:"if_version,omitempty" doc:"Refuse the change with 409 if the policy has another version by now." example:"3"`
-	InvitationDays  *int             `json:"invitation_days,omitempty" nullable:"true" doc:"How long an invitation can be accepted: 1 to 365 days." example:"14"`
-	ResendMinutes   *int             `json:"resend_minutes,omitempty" nullable:"true" doc:"The rest between two mails of one invitation: 5 to 43200." example:"60"`
-	MaxResends      *int             `json:"max_resends,omitempty" nullable:"true" doc:"How often an invitation may be mailed again by hand: 0 to 20." example:"3"`
-	MaxReopens      *int             `json:"max_reopens,omitempty" nullable:"true" doc:"How often an expired invitation may start anew: 0 to 5." example:"3"`
-	Duplicate       *string          `json:"duplicate,omitempty" nullable:"true" doc:"What inviting an address again does: return the open invitation, or resend it too if its rest is over. A request's if_duplicate goes before." example:"return"`
-	OrphanedInviter *string          `json:"orphaned_inviter,omitempty" nullable:"true" doc:"What becomes of open invitations whose inviter may no longer invite: hold, transfer to the workspace's owner, or revoke." example:"hold"`
-	NoticeByMail    *bool            `json:"notice_by_mail,omitempty" nullable:"true" doc:"Whether people are mailed about new workspaces, beside their inbox." example:"false"`
-	Reminders       *policyReminders `json:"reminders,omitempty" doc:"Of open invitations and access requests, and of accounts whose person has yet to create a password."`
-	MergeMode       *string          `json:"merge_mode,omitempty" nullable:"true" doc:"Who starts the merge of a temporary account: on_command, or automatic where there is no conflict." example:"on_command"`
-	MergeUndoDays   *int             `json:"merge_undo_days,omitempty" nullable:"true" doc:"How long a merge can be undone: 1 to 90." example:"30"`
-	AcceptURL       *string          `json:"accept_url,omitempty" nullable:"true" doc:"Your own page, by https, that links of invitations lead to, with the parameter token. Empty: Usher's." example:"https://app.example.org/invitation"`
+	_                struct{}         `json:"-" additionalProperties:"true"`
+	IfVersion        *int             `json:"if_version,omitempty" doc:"Refuse the change with 409 if the policy has another version by now." example:"3"`
+	InvitationDays   *int             `json:"invitation_days,omitempty" nullable:"true" doc:"How long an invitation can be accepted: 1 to 365 days." example:"14"`
+	ResendMinutes    *int             `json:"resend_minutes,omitempty" nullable:"true" doc:"The rest between two mails of one invitation: 5 to 43200." example:"60"`
+	MaxResends       *int             `json:"max_resends,omitempty" nullable:"true" doc:"How often an invitation may be mailed again by hand: 0 to 20." example:"3"`
+	MaxReopens       *int             `json:"max_reopens,omitempty" nullable:"true" doc:"How often an expired invitation may start anew: 0 to 5." example:"3"`
+	Duplicate        *string          `json:"duplicate,omitempty" nullable:"true" doc:"What inviting an address again does: return the open invitation, or resend it too if its rest is over. A request's if_duplicate goes before." example:"return"`
+	OrphanedInviter  *string          `json:"orphaned_inviter,omitempty" nullable:"true" doc:"What becomes of open invitations whose inviter may no longer invite: hold, transfer to the workspace's owner, or revoke." example:"hold"`
+	NoticeByMail     *bool            `json:"notice_by_mail,omitempty" nullable:"true" doc:"Whether people are mailed about new workspaces, beside their inbox." example:"false"`
+	Reminders        *policyReminders `json:"reminders,omitempty" doc:"Of open invitations and access requests, and of accounts whose person has yet to create a password."`
+	RequestDays      *int             `json:"request_days,omitempty" nullable:"true" doc:"How long an access request can be decided: 1 to 90." example:"14"`
+	RequestCoolOff   *int             `json:"request_cool_off_days,omitempty" nullable:"true" doc:"After a denial, before the same company may ask again: 1 to 365." example:"30"`
+	MergeMode        *string          `json:"merge_mode,omitempty" nullable:"true" doc:"Who starts the merge of a temporary account: on_command, or automatic where there is no conflict." example:"on_command"`
+	MergeUndoDays    *int             `json:"merge_undo_days,omitempty" nullable:"true" doc:"How long a merge can be undone: 1 to 90." example:"30"`
+	ArchiveTemporary *int             `json:"archive_temporary_days,omitempty" nullable:"true" doc:"How long after its request was denied, expired or was cancelled a temporary account stays: 0 to 730; 0: for good." example:"90"`
+	ArchiveUnclaimed *int             `json:"archive_unclaimed_days,omitempty" nullable:"true" doc:"How long an account that was made for a client stays without a password: 0 to 730; 0: for good." example:"0"`
+	AcceptURL        *string          `json:"accept_url,omitempty" nullable:"true" doc:"Your own page, by https, that links of invitations lead to, with the parameter token. Empty: Usher's." example:"https://app.example.org/invitation"`
 }
 
 type policyReminders struct {

@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"usher/internal/roster"
 )
@@ -35,7 +38,7 @@ var (
 				SELECT subject_id AS id, app_id, email_key FROM reminder_plan WHERE planned_at <= now() LIMIT $1
 			), asked AS (
 				INSERT INTO message (id, app_id, kind, subject_id, purpose, args, lane, email_key, state, due_at, created_at)
-				SELECT gen_random_uuid(), app_id, 'reminder', id, 'remind:1', '{"version": 1}', 'bulk', email_key, 'queued', now(), now() FROM due RETURNING 1
+				SELECT ordered_id(row_number() OVER ()), app_id, 'reminder', id, 'remind:1', '{"version": 1}', 'bulk', email_key, 'queued', now(), now() FROM due RETURNING 1
 			)
 			INSERT INTO river_job (kind, args, queue, max_attempts, state)
 			SELECT 'compose_mail', '{"lane": "bulk"}', 'mail_bulk', 3, 'available' FROM generate_series(1, 1 + (SELECT count(*) FROM asked) / 1000)`,
@@ -47,7 +50,7 @@ var (
 				UPDATE invitation SET state = 'expired', decided_at = now() WHERE id IN (SELECT id FROM invitation WHERE state IN ('pending', 'on_hold') AND expires_at <= now() LIMIT $1) RETURNING *
 			), recorded AS (
 				INSERT INTO event (id, app_id, type, subject_id, data, at)
-				SELECT gen_random_uuid(), app_id, 'invitation.expired', id, '{"version": 1}', now() FROM due RETURNING id, app_id, at
+				SELECT ordered_id(row_number() OVER ()), app_id, 'invitation.expired', id, '{"version": 1}', now() FROM due RETURNING id, app_id, at
 			), told AS (
 				INSERT INTO message (id, app_id, kind, subject_id, purpose, args, lane, email_key, state, due_at, created_at)
 				SELECT gen_random_uuid(), app_id, 'news', inviter_id, 'news:' || g, jsonb_build_object('event_ids', ids), 'bulk', 'bea@harbour.example', 'queued', now(), now()
@@ -106,17 +109,26 @@ func sweepRate(c sweepCase) func(ctx context.Context, b *bench) (figure, error) 
 	}
 }
 
-// sweepOut runs a sweep to its end.
+// sweepOut runs a sweep to its end, in its lanes.
 func (b *bench) sweepOut(ctx context.Context, name string) (n int, err error) {
 	r := b.roster()
-	for more := true; more; {
-		var s roster.Swept
-		if s, more, err = r.RunSweep(ctx, name, time.Now()); err != nil {
-			return n, err
-		}
-		n += s.Acted
+	var acted atomic.Int64
+	lanes, ctx := errgroup.WithContext(ctx)
+	for lane := range roster.SweepLanes(name) {
+		lanes.Go(func() error {
+			for more := true; more; {
+				s, again, err := r.RunSweep(ctx, name, lane, time.Now())
+				if err != nil {
+					return err
+				}
+				more = again
+				acted.Add(int64(s.Acted))
+			}
+			return nil
+		})
 	}
-	return n, nil
+	err = lanes.Wait()
+	return int(acted.Load()), err
 }
 
 // fillPending stores open invitations to as many people, none of them due.
@@ -124,10 +136,16 @@ func (b *bench) fillPending(ctx context.Context, n int) error {
 	if err := b.clear(ctx); err != nil {
 		return err
 	}
+	// Ids are in the order of time, as real ones are.
+	if _, err := b.pool.Exec(ctx, `
+		CREATE OR REPLACE FUNCTION ordered_id(n bigint) RETURNS uuid LANGUAGE sql VOLATILE AS $$
+			SELECT (lpad(to_hex(1760000000000 + n / 4096), 12, '0') || '7' || lpad(to_hex(n % 4096), 3, '0') || substr(md5(n::text), 1, 16))::uuid $$`); err != nil {
+		return fmt.Errorf("make ids: %w", err)
+	}
 	for _, statement := range []string{
 		`INSERT INTO invitation (id, app_id, workspace_id, inviter_id, kind, email, email_key, full_name, locale, note, state, sends, message_id, queued_at, expires_at, created_at)
-			SELECT gen_random_uuid(), $1, $2, $3, 'new_user', e, e, 'Ann Example', '', n::text, 'pending', 1, m, now() - interval '3 days 1 hour', now() + interval '11 days', now() - interval '3 days 1 hour'
-			FROM (SELECT n, 'guest-' || n || '@people.example' AS e, gen_random_uuid() AS m FROM generate_series(0, $4::int - 1) AS n) AS q`,
+			SELECT ordered_id(n), $1, $2, $3, 'new_user', e, e, 'Ann Example', '', n::text, 'pending', 1, m, now() - interval '3 days 1 hour', now() + interval '11 days', now() - interval '3 days 1 hour'
+			FROM (SELECT n, 'guest-' || n || '@people.example' AS e, ordered_id(n) AS m FROM generate_series(0, $4::int - 1) AS n) AS q`,
 	} {
 		if _, err := b.pool.Exec(ctx, statement, b.app, b.workspace, b.account, n); err != nil {
 			return fmt.Errorf("store invitations: %w", err)

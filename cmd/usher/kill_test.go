@@ -312,6 +312,9 @@ func TestWebKilledUnderLoad(t *testing.T) {
 	i.web.signal(t, syscall.SIGKILL)
 	i.web.wait(t, patience)
 	kept := l.kept(t, i)
+	eventually(t, "the database is through with what the killed process asked of it", func() (bool, error) {
+		return i.count(t, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()`) == 0, nil
+	})
 	total := i.count(t, `SELECT count(*) FROM invitation`)
 	t.Logf("%d answered 2xx, %d stored", kept, total)
 	worker := i.worker(t)

@@ -329,7 +329,7 @@ func (s *sweeper) run(ctx context.Context, name string, at, now time.Time) error
 		DB: s.pool, Roster: r, Outbox: &mail.Outbox{DB: s.pool, Now: r.Now}, Keys: p.keys, URL: p.URL, From: cmp.Or(p.MailFrom, devSender), Log: p.slog(),
 		Sender: &mail.Mailbox{DB: s.pool, Now: time.Now},
 	}
-	out, err := w.Sweep(ctx, r, name, at.Truncate(time.Second), true, func(run func(*roster.Roster) error) error {
+	out, err := w.Sweep(ctx, r, name, at.Truncate(time.Second), true, func(ctx context.Context, run func(*roster.Roster) error) error {
 		return postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error { return run(r.In(tx)) })
 	})
 	if err != nil {

@@ -624,7 +624,7 @@ func (r *Roster) expireDueRequests(ctx context.Context, tx pgx.Tx, now time.Time
 }
 
 // sweepRequests is a chunk of the sweep that ends access requests.
-func (r *Roster) sweepRequests(ctx context.Context, tx pgx.Tx, now time.Time, s *Swept) (more bool, err error) {
+func (r *Roster) sweepRequests(ctx context.Context, tx pgx.Tx, now time.Time, _ int, s *Swept) (more bool, err error) {
 	expired, err := r.expireDueRequests(ctx, tx, now, sweepChunk)
 	s.Scanned += len(expired)
 	for _, q := range expired {

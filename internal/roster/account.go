@@ -406,58 +406,6 @@ func accountOver(ctx context.Context, tx pgx.Tx, app, id uuid.UUID) error {
 	return stands
 }
 
-// ArchiveAccount ends an account: nobody logs in to it any more, its
-// memberships end, nobody finds it, and its address is free for another. Its
-// records stay. Invitations it sent that are open go the way of the app's
-// policy for those whose inviter may no longer invite. Archiving it again is a
-// success.
-func (r *Roster) ArchiveAccount(ctx context.Context, app, id uuid.UUID, key IdempotencyKey) (Account, error) {
-	return once(ctx, r, app, key, func(tx pgx.Tx) (account Account, err error) {
-		now := r.now()
-		tag, err := tx.Exec(ctx, `UPDATE account SET status = 'archived' WHERE app_id = $1 AND id = $2 AND `+isLive, app, id)
-		if err != nil {
-			return account, fmt.Errorf("archive account %s: %w", id, err)
-		}
-		if account, err = readAccount(ctx, tx, app, id); err != nil {
-			return account, err
-		}
-		if tag.RowsAffected() == 0 {
-			if account.Status == statusArchived {
-				return account, nil
-			}
-			return account, accountOver(ctx, tx, app, id)
-		}
-		events := []newEvent{{app, EventAccountArchived, id, uuid.Nil, json.RawMessage(`{}`)}}
-		batch := &pgx.Batch{}
-		batch.Queue(`
-			UPDATE membership SET state = 'archived', archived_at = $3, notice_due = false
-			WHERE app_id = $1 AND account_id = $2 AND state = 'active' RETURNING workspace_id`, app, id, now).
-			Query(eventsOfRows(&events, app, EventMembershipArchived, memberData(id)))
-		batch.Queue(`DELETE FROM company_member WHERE app_id = $1 AND account_id = $2 RETURNING company_id`, app, id).
-			Query(eventsOfRows(&events, app, EventCompanyMemberRemoved, memberData(id)))
-		batch.Queue(`DELETE FROM session WHERE app_id = $1 AND account_id = $2`, app, id)
-		batch.Queue(`DELETE FROM account_search WHERE app_id = $1 AND account_id = $2`, app, id)
-		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-			return account, fmt.Errorf("archive account %s: %w", id, err)
-		}
-		if _, err := recordEvents(ctx, tx, now, events...); err != nil {
-			return account, err
-		}
-		return account, r.orphan(ctx, tx, app, id, uuid.Nil, now)
-	})
-}
-
-// eventsOfRows appends an event for each row, whose one column is its subject.
-func eventsOfRows(events *[]newEvent, app uuid.UUID, eventType string, data json.RawMessage) func(pgx.Rows) error {
-	return func(rows pgx.Rows) error {
-		subjects, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-		for _, subject := range subjects {
-			*events = append(*events, newEvent{app, eventType, subject, uuid.Nil, data})
-		}
-		return err
-	}
-}
-
 // memberData is what an event about a member, whose subject is the workspace or
 // the company, keeps.
 func memberData(account uuid.UUID) json.RawMessage {

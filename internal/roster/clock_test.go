@@ -181,7 +181,7 @@ func TestMonthOfLife(t *testing.T) {
 			}
 			if random.IntN(8) == 0 { // the process dies amid a chunk
 				_ = postgres.InTx(ctx, pool, func(tx pgx.Tx) error {
-					if _, _, err := b.In(tx).RunSweep(ctx, name, now); err != nil {
+					if _, _, err := b.In(tx).RunSweep(ctx, name, random.IntN(roster.SweepLanes(name)), now); err != nil {
 						t.Error(err)
 					}
 					return errDied
@@ -190,10 +190,15 @@ func TestMonthOfLife(t *testing.T) {
 					continue // and the next tick makes up for it
 				}
 			}
-			for more := true; more; {
-				if _, more, err = b.RunSweep(ctx, name, now); err != nil {
-					t.Fatal(err)
+			for _, lane := range random.Perm(roster.SweepLanes(name)) {
+				for more := true; more; {
+					if _, more, err = b.RunSweep(ctx, name, lane, now); err != nil {
+						t.Fatal(err)
+					}
 				}
+			}
+			if err := b.EndSweep(ctx, name, now); err != nil {
+				t.Fatal(err)
 			}
 		}
 	}

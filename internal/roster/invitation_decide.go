@@ -332,7 +332,7 @@ func (r *Roster) expireDue(ctx context.Context, tx pgx.Tx, now time.Time, limit 
 }
 
 // sweepInvitations is a chunk of the sweep that ends invitations.
-func (r *Roster) sweepInvitations(ctx context.Context, tx pgx.Tx, now time.Time, s *Swept) (more bool, err error) {
+func (r *Roster) sweepInvitations(ctx context.Context, tx pgx.Tx, now time.Time, _ int, s *Swept) (more bool, err error) {
 	expired, err := r.expireDue(ctx, tx, now, sweepChunk)
 	s.Scanned += len(expired)
 	for _, inv := range expired {

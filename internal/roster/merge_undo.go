@@ -443,7 +443,7 @@ func (r *Roster) finalizeMerges(ctx context.Context, tx pgx.Tx, now time.Time, l
 
 // sweepMerges is a chunk of the sweep that makes merges final. It also wakes
 // those that are under way and have no job.
-func (r *Roster) sweepMerges(ctx context.Context, tx pgx.Tx, now time.Time, s *Swept) (more bool, err error) {
+func (r *Roster) sweepMerges(ctx context.Context, tx pgx.Tx, now time.Time, _ int, s *Swept) (more bool, err error) {
 	if _, err := r.In(tx).WakeMerges(ctx); err != nil {
 		return false, err
 	}

@@ -86,7 +86,12 @@ func fill(t *testing.T, pool *pgxpool.Pool, b *rostertest.Bundle, n int) {
 			SELECT gen_random_uuid(), app_id, target_id, company_id, 'full', id, created_at FROM access_request WHERE state = 'granted' ON CONFLICT DO NOTHING`,
 		`INSERT INTO reminder_plan (subject_id, app_id, email_key, message_id, planned_at, done)
 			SELECT id, app_id, email_key, message_id, CASE WHEN id <= id(5, 800) THEN @now::timestamptz ELSE @now::timestamptz + interval '9 days' END, 0 FROM invitation WHERE state = 'pending' AND message_id IS NOT NULL`,
-		`INSERT INTO sweep (name, cursor) VALUES ('send_reminders', 'ffffffff-0000-7000-8000-000000000000')`,
+		`UPDATE reminder_lane SET cursor = 'ffffffff-0000-7000-8000-000000000000'`,
+		`INSERT INTO access_request (id, app_id, company_id, requester_id, option, made_id, email, email_key, full_name, locale, note, state, expires_at, decided_at, created_at)
+			SELECT gen_random_uuid(), app_id, CASE WHEN app_id = @app THEN @company ELSE id(9, 1) END, @inviter, 'request_with_temporary', id, email, email_key, full_name, '', '',
+				'cancelled', created_at, @now::timestamptz - interval '91 days' + n * interval '1 hour', created_at
+			FROM (SELECT *, (row_number() OVER ())::int AS n FROM account WHERE kind = 'client' AND email LIKE 'person%') AS account`,
+		`INSERT INTO policy (app_id, version, settings, updated_at) VALUES (@app, 1, '{"archive_temporary_days": 90}', @now)`,
 		`INSERT INTO session (hash, app_id, account_id, created_at, expires_at)
 			SELECT sha256(id::text::bytea), app_id, id, now(), now() FROM account`,
 		`ANALYZE`,
@@ -345,8 +350,9 @@ func TestPlans(t *testing.T) {
 			return err
 		}},
 		{"sweep access requests", "access_request_due", func() error { _, err := b.ExpireRequests(ctx, 500); return err }},
-		{"sweep of reminders", "reminder_plan_due", func() error { _, _, err := b.RunSweep(ctx, roster.SweepReminders, b.Clock.Now()); return err }},
-		{"sweep that forgets", "idempotency_key_age", func() error { _, _, err := b.RunSweep(ctx, roster.SweepRetention, b.Clock.Now()); return err }},
+		{"sweep of reminders", "reminder_plan_due", func() error { _, _, err := b.RunSweep(ctx, roster.SweepReminders, 1, b.Clock.Now()); return err }},
+		{"sweep that forgets", "idempotency_key_age", func() error { _, _, err := b.RunSweep(ctx, roster.SweepRetention, 0, b.Clock.Now()); return err }},
+		{"sweep of accounts", "access_request_over", func() error { _, _, err := b.RunSweep(ctx, roster.SweepAccounts, 0, b.Clock.Now()); return err }},
 		{"preview a merge", "record_account", func() error {
 			_, err := b.PreviewMerge(ctx, app, b.Admin.ID, mergeable.request.ID, uuid.Nil, noKey)
 			return err

@@ -12,19 +12,21 @@ import (
 // value is no policy: DefaultPolicy is what holds for an app that has none of
 // its own.
 type Policy struct {
-	InvitationDays     int              `json:"invitation_days"`       // how long an invitation can be accepted
-	ResendMinutes      int              `json:"resend_minutes"`        // rest between two mails of one invitation
-	MaxResends         int              `json:"max_resends"`           // how often one address may be mailed again by hand
-	MaxReopens         int              `json:"max_reopens"`           // how often an expired invitation may start anew
-	Duplicate          DuplicateRule    `json:"duplicate"`             // what inviting an address again does
-	OrphanedInviter    OrphanRule       `json:"orphaned_inviter"`      // what becomes of open invitations whose inviter may no longer invite
-	NoticeByMail       bool             `json:"notice_by_mail"`        // whether people are mailed about new workspaces
-	Reminders          ReminderSettings `json:"reminders"`             // of open invitations
-	RequestDays        int              `json:"request_days"`          // how long an access request can be decided
-	RequestCoolOffDays int              `json:"request_cool_off_days"` // after a denial, before the same company may ask again
-	MergeMode          MergeMode        `json:"merge_mode"`            // who starts the merge of a temporary account
-	MergeUndoDays      int              `json:"merge_undo_days"`       // how long a merge can be undone
-	AcceptURL          string           `json:"accept_url"`            // the app's own page that invitations lead to, with ?token=; empty: Usher's
+	InvitationDays     int              `json:"invitation_days"`        // how long an invitation can be accepted
+	ResendMinutes      int              `json:"resend_minutes"`         // rest between two mails of one invitation
+	MaxResends         int              `json:"max_resends"`            // how often one address may be mailed again by hand
+	MaxReopens         int              `json:"max_reopens"`            // how often an expired invitation may start anew
+	Duplicate          DuplicateRule    `json:"duplicate"`              // what inviting an address again does
+	OrphanedInviter    OrphanRule       `json:"orphaned_inviter"`       // what becomes of open invitations whose inviter may no longer invite
+	NoticeByMail       bool             `json:"notice_by_mail"`         // whether people are mailed about new workspaces
+	Reminders          ReminderSettings `json:"reminders"`              // of open invitations
+	RequestDays        int              `json:"request_days"`           // how long an access request can be decided
+	RequestCoolOffDays int              `json:"request_cool_off_days"`  // after a denial, before the same company may ask again
+	MergeMode          MergeMode        `json:"merge_mode"`             // who starts the merge of a temporary account
+	MergeUndoDays      int              `json:"merge_undo_days"`        // how long a merge can be undone
+	ArchiveTemporary   int              `json:"archive_temporary_days"` // after the request of a temporary account came to nothing; 0: never
+	ArchiveUnclaimed   int              `json:"archive_unclaimed_days"` // after an account was made whose person never set a password; 0: never
+	AcceptURL          string           `json:"accept_url"`             // the app's own page that invitations lead to, with ?token=; empty: Usher's
 }
 
 // ReminderSettings say when people are reminded of what they have not done: to

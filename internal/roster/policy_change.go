@@ -40,6 +40,7 @@ const (
 	maxRequestDays    = 90           // who did not decide in a quarter will not
 	maxCoolOffDays    = 365          // a year is a long no
 	maxMergeUndoDays  = 90           // both accounts' rows are kept for as long
+	maxArchiveDays    = 730          // two years are as good as never
 	maxAcceptURL      = 500          // bytes; the token comes on top, and mail programs break long links
 )
 
@@ -185,6 +186,8 @@ func (p Policy) check(plain bool) error {
 		{"request_days", p.RequestDays, 1, maxRequestDays, "who has not decided within some months will not"},
 		{"request_cool_off_days", p.RequestCoolOffDays, 1, maxCoolOffDays, "a person who said no is not asked again at once"},
 		{"merge_undo_days", p.MergeUndoDays, 1, maxMergeUndoDays, "what is needed to undo a merge is kept that long"},
+		{"archive_temporary_days", p.ArchiveTemporary, 0, maxArchiveDays, "0 keeps them for good"},
+		{"archive_unclaimed_days", p.ArchiveUnclaimed, 0, maxArchiveDays, "0 keeps them for good"},
 		{"reminders.max", r.Max, 0, mostReminders, "whoever does not react to many mails calls the next one spam"},
 		{"reminders.first_after_days", r.FirstAfterDays, 1, maxReminderDays, "people need a day to react, and forget after some months"},
 		{"reminders.last_before_hours", r.LastBeforeHours, 1, maxReminderHours, "people need an hour to react, and forget after some weeks"},

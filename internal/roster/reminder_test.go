@@ -25,12 +25,14 @@ func sent(t testing.TB, b *rostertest.Bundle) {
 func tick(t testing.TB, b *rostertest.Bundle) (s roster.Swept) {
 	t.Helper()
 	s.Skipped = map[string]int{}
-	for more := true; more; {
-		part, again, err := b.RunSweep(t.Context(), roster.SweepReminders, b.Clock.Now())
-		done(t, err)
-		s.Scanned, s.Acted, more = s.Scanned+part.Scanned, s.Acted+part.Acted, again
-		for reason, n := range part.Skipped {
-			s.Skipped[reason] += n
+	for lane := range roster.SweepLanes(roster.SweepReminders) {
+		for more := true; more; {
+			part, again, err := b.RunSweep(t.Context(), roster.SweepReminders, lane, b.Clock.Now())
+			done(t, err)
+			s.Scanned, s.Acted, more = s.Scanned+part.Scanned, s.Acted+part.Acted, again
+			for reason, n := range part.Skipped {
+				s.Skipped[reason] += n
+			}
 		}
 	}
 	return s
@@ -323,7 +325,7 @@ func TestRetention(t *testing.T) {
 	done(t, err)
 	b.Clock.Add(181 * 24 * time.Hour)
 	for range 2 {
-		_, _, err = b.RunSweep(ctx, roster.SweepRetention, b.Clock.Now())
+		_, _, err = b.RunSweep(ctx, roster.SweepRetention, 0, b.Clock.Now())
 		done(t, err)
 	}
 	for what, test := range map[string]struct {
@@ -380,4 +382,36 @@ func TestTimeline(t *testing.T) {
 	}
 	_, err = b.Timeline(ctx, b.App.ID, uuid.New())
 	refused(t, err, roster.NotFound, "subject_not_found")
+}
+
+// Sweeps at once, as when two processes think that it is their turn, remind
+// everybody once.
+func TestReminderSweepsAtOnce(t *testing.T) {
+	t.Parallel()
+	b, _ := rostertest.Database(t)
+	var rows []roster.NewInvitation
+	for n := range 300 {
+		rows = append(rows, b.Row(fmt.Sprintf("ann%d@client.example", n)))
+	}
+	for _, out := range b.Create(t, rows...) {
+		done(t, out.Err)
+	}
+	sent(t, b)
+	for range 2 { // it plans, and four days later it reminds
+		atOnce(6, func(i int) {
+			for more := true; more; {
+				var err error
+				if _, more, err = b.RunSweep(context.Background(), roster.SweepReminders, i%roster.SweepLanes(roster.SweepReminders), b.Clock.Now()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		if b.Clock.Now().Hour() != 11 {
+			b.Clock.Set(time.Date(2026, 3, 6, 11, 0, 0, 0, time.UTC)) // a Friday
+		}
+	}
+	if n := rostertest.Value[int](t, b, `SELECT count(*) FROM message WHERE kind = 'reminder'`); n != 300 {
+		t.Errorf("%d reminders went out, want 300", n)
+	}
+	wantNone(t, b, "reminded twice", `SELECT subject_id::text FROM message WHERE kind = 'reminder' GROUP BY 1 HAVING count(*) <> 1`)
 }

@@ -22,7 +22,7 @@ const (
 
 // sweepRetention is a chunk of the sweep that forgets: of each kind of thing, some
 // of those whose time is over.
-func (r *Roster) sweepRetention(ctx context.Context, tx pgx.Tx, now time.Time, s *Swept) (more bool, err error) {
+func (r *Roster) sweepRetention(ctx context.Context, tx pgx.Tx, now time.Time, _ int, s *Swept) (more bool, err error) {
 	for _, kind := range []struct {
 		what, sql string
 		before    time.Time

@@ -28,18 +28,27 @@ const (
 	SweepRequests    = "expire_requests"
 	SweepMerges      = "finalize_merges"
 	SweepReminders   = "send_reminders"
+	SweepAccounts    = "archive_accounts"
 	SweepRetention   = "forget"
 )
 
-// sweeps do one chunk of each sweep's work at a time; more tells that there may
-// be another.
-var sweeps = map[string]func(r *Roster, ctx context.Context, tx pgx.Tx, now time.Time, s *Swept) (more bool, err error){
-	SweepInvitations: (*Roster).sweepInvitations,
-	SweepRequests:    (*Roster).sweepRequests,
-	SweepMerges:      (*Roster).sweepMerges,
-	SweepReminders:   (*Roster).sweepReminders,
-	SweepRetention:   (*Roster).sweepRetention,
+// sweeps are what there is to do. Each does one chunk of its work at a time; more
+// tells that there may be another. Its work may be divided among lanes that do not
+// wait for each other.
+var sweeps = map[string]struct {
+	chunk func(r *Roster, ctx context.Context, tx pgx.Tx, now time.Time, lane int, s *Swept) (more bool, err error)
+	lanes int
+}{
+	SweepInvitations: {(*Roster).sweepInvitations, 1},
+	SweepRequests:    {(*Roster).sweepRequests, 1},
+	SweepMerges:      {(*Roster).sweepMerges, 1},
+	SweepReminders:   {(*Roster).sweepReminders, reminderLanes},
+	SweepAccounts:    {(*Roster).sweepAccounts, 1},
+	SweepRetention:   {(*Roster).sweepRetention, 1},
 }
+
+// SweepLanes is among how many lanes a sweep's work is divided.
+func SweepLanes(name string) int { return sweeps[name].lanes }
 
 // SweepNames are the names of all sweeps, sorted.
 func SweepNames() []string {
@@ -194,37 +203,43 @@ func readRun(ctx context.Context, tx pgx.Tx, condition string, args ...any) (run
 	return run, nil
 }
 
-// RunSweep does the next chunk of a sweep's work and adds it to the run's line.
-// more tells that there may be another chunk.
-func (r *Roster) RunSweep(ctx context.Context, name string, tick time.Time) (s Swept, more bool, err error) {
-	chunk, ok := sweeps[name]
+// RunSweep does the next chunk of a lane's share of a sweep's work and adds it to
+// the run's line. more tells that there may be another chunk.
+func (r *Roster) RunSweep(ctx context.Context, name string, lane int, tick time.Time) (s Swept, more bool, err error) {
+	sweep, ok := sweeps[name]
 	if !ok {
 		return s, false, errorf(NotFound, "sweep_not_found", "There is no sweep %q.", name)
 	}
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		now := r.now()
-		if more, err = chunk(r, ctx, tx, now, &s); err != nil {
+		if more, err = sweep.chunk(r, ctx, tx, r.now(), lane, &s); err != nil {
 			return fmt.Errorf("sweep %s: %w", name, err)
-		}
-		var finished *time.Time
-		if !more {
-			finished = &now
 		}
 		skipped := s.Skipped
 		if skipped == nil {
 			skipped = map[string]int{}
 		}
 		if _, err := tx.Exec(ctx, `
-			UPDATE sweep_run SET scanned = scanned + $3, acted = acted + $4, finished_at = $5, error = '', skipped = COALESCE((
+			UPDATE sweep_run SET scanned = scanned + $3, acted = acted + $4, error = '', skipped = COALESCE((
 				SELECT jsonb_object_agg(reason, n) FROM (
 					SELECT key AS reason, sum(value::bigint) AS n FROM (
-						SELECT * FROM jsonb_each_text(sweep_run.skipped) UNION ALL SELECT * FROM jsonb_each_text($6::jsonb)) AS counted GROUP BY key) AS summed), '{}')
-			WHERE name = $1 AND tick = $2`, name, tick, s.Scanned, s.Acted, finished, skipped); err != nil {
+						SELECT * FROM jsonb_each_text(sweep_run.skipped) UNION ALL SELECT * FROM jsonb_each_text($5::jsonb)) AS counted GROUP BY key) AS summed), '{}')
+			WHERE name = $1 AND tick = $2`, name, tick, s.Scanned, s.Acted, skipped); err != nil {
 			return fmt.Errorf("note sweep %s: %w", name, err)
 		}
 		return nil
 	})
 	return s, more, err
+}
+
+// EndSweep closes a run's line, once all lanes are through.
+func (r *Roster) EndSweep(ctx context.Context, name string, tick time.Time) error {
+	err := postgres.Send(ctx, r.DB, func(batch *pgx.Batch) {
+		batch.Queue(`UPDATE sweep_run SET finished_at = $3 WHERE name = $1 AND tick = $2 AND finished_at IS NULL`, name, tick, r.now())
+	})
+	if err != nil {
+		return fmt.Errorf("end sweep %s: %w", name, err)
+	}
+	return nil
 }
 
 // SweepFailed notes in a run's line why its newest attempt failed.
@@ -244,15 +259,17 @@ var errUndone = errors.New("only looked at")
 // DrySweep tells what a sweep would do at the Roster's time, and does nothing.
 // It goes on to the end, or until it has told maxDeeds.
 func (r *Roster) DrySweep(ctx context.Context, name string) (s Swept, err error) {
-	chunk, ok := sweeps[name]
+	sweep, ok := sweeps[name]
 	if !ok {
 		return s, errorf(NotFound, "sweep_not_found", "There is no sweep %q.", name)
 	}
 	s.Tell = true
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		for more := true; more && len(s.Deeds) < maxDeeds; {
-			if more, err = chunk(r, ctx, tx, r.now(), &s); err != nil {
-				return fmt.Errorf("sweep %s: %w", name, err)
+		for lane := range sweep.lanes {
+			for more := true; more && len(s.Deeds) < maxDeeds; {
+				if more, err = sweep.chunk(r, ctx, tx, r.now(), lane, &s); err != nil {
+					return fmt.Errorf("sweep %s: %w", name, err)
+				}
 			}
 		}
 		return errUndone

@@ -418,6 +418,7 @@ var tenancy = map[string]struct {
 	"WakeMerges":     {}, // of all apps
 	"BeginSweep":     {}, // the clock's
 	"RunSweep":       {}, // the clock's
+	"EndSweep":       {}, // the clock's
 	"SweepFailed":    {}, // the clock's
 	"DrySweep":       {}, // for the operator's commands
 	"SweepStates":    {}, // for the operator's commands

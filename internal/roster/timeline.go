@@ -121,7 +121,7 @@ func coming(ctx context.Context, tx pgx.Tx, app, subject uuid.UUID, now time.Tim
 		return what, nil, err
 	}
 	for _, t := range things {
-		if t.ID != subject || t.Blocked || t.Silent || t.Claimed {
+		if t.ID != subject || t.Hindrance != "" && t.Hindrance != SkippedUnmailed {
 			continue
 		}
 		plan := settings[app].Plan(t.reminded())

@@ -21,7 +21,7 @@ type Statement struct {
 // which begin with a comment, are its own affair.
 func (s Statement) Plannable() bool {
 	if len(s.Args) > 0 {
-		if _, isOptions := s.Args[0].(pgx.QueryExecMode); isOptions {
+		if mode, ok := s.Args[0].(pgx.QueryExecMode); ok && mode != pgx.QueryExecModeCacheDescribe {
 			return false
 		}
 	}
