@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,7 +14,6 @@ import (
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivertype"
-	"github.com/robfig/cron/v3"
 
 	"usher/internal/hook"
 	"usher/internal/mail"
@@ -175,7 +173,7 @@ func NewClient(pool *pgxpool.Pool, w *Worker, logger *slog.Logger) (*river.Clien
 func periodicJobs() ([]*river.PeriodicJob, error) {
 	periodic := make([]*river.PeriodicJob, len(schedule))
 	for i, entry := range schedule {
-		tick, err := parseCron(entry.cron)
+		tick, err := roster.ParseCron(entry.cron)
 		if err != nil {
 			return nil, fmt.Errorf("schedule %s: %w", entry.id, err)
 		}
@@ -191,21 +189,8 @@ func periodicJobs() ([]*river.PeriodicJob, error) {
 	return append(periodic, sweeps...), err
 }
 
-// parseCron reads a cron expression of five fields. Zones are refused: ticks
-// are in UTC, where no hour is missing or comes twice.
-func parseCron(expression string) (cron.Schedule, error) {
-	if strings.Contains(expression, "TZ=") {
-		return nil, fmt.Errorf("read cron expression %q: ticks are in UTC, leave the zone out", expression)
-	}
-	parsed, err := cron.ParseStandard(expression)
-	if err != nil {
-		return nil, fmt.Errorf("read cron expression %q: %w", expression, err)
-	}
-	return parsed, nil
-}
-
 // utc asks a schedule for its next tick in UTC, whatever the machine's zone.
-type utc struct{ cron.Schedule }
+type utc struct{ roster.Schedule }
 
 func (u utc) Next(t time.Time) time.Time { return u.Schedule.Next(t.UTC()) }
 

@@ -8,7 +8,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
-	"github.com/robfig/cron/v3"
 	"golang.org/x/sync/errgroup"
 
 	"usher/internal/postgres"
@@ -19,16 +18,6 @@ import (
 // than the gap that a dead leader leaves.
 const lateAfter = 2 * time.Minute
 
-// sweepTimes are the cron expressions of the sweeps, in UTC.
-var sweepTimes = map[string]string{
-	roster.SweepInvitations: "* * * * *",
-	roster.SweepRequests:    "* * * * *",
-	roster.SweepReminders:   "* * * * *",
-	roster.SweepMerges:      "*/10 * * * *",
-	roster.SweepAccounts:    "47 * * * *",
-	roster.SweepRetention:   "17 * * * *",
-}
-
 // sweep runs one sweep to its end, chunk by chunk: what a process that dies
 // leaves, the next attempt or the next tick goes on with. The clock inserts it,
 // and so does an operator.
@@ -38,7 +27,7 @@ type sweep struct {
 }
 
 func (w *sweep) Work(ctx context.Context, job *river.Job[roster.Sweep]) error {
-	swept, err := w.Sweep(ctx, w.Roster, job.Args.Name, job.Args.Tick, false, func(ctx context.Context, run func(r *roster.Roster) error) error {
+	swept, err := w.Sweep(ctx, w.Roster, job.Args.Name, job.Args.Tick, job.Args.ByHand, func(ctx context.Context, run func(r *roster.Roster) error) error {
 		return postgres.InTxAfter(ctx, w.DB, func(batch *pgx.Batch) { fenceShared(batch, job) }, func(tx pgx.Tx) error { return run(w.Roster.In(tx)) })
 	})
 	if err != nil {
@@ -60,7 +49,7 @@ type SweepOutput struct {
 func (w *Worker) Sweep(
 	ctx context.Context, r *roster.Roster, name string, tick time.Time, byHand bool, chunk func(context.Context, func(*roster.Roster) error) error,
 ) (out SweepOutput, err error) {
-	schedule, err := parseCron(sweepTimes[name])
+	schedule, err := roster.SweepSchedule(name)
 	if err != nil {
 		return out, err
 	}
@@ -103,7 +92,7 @@ func (w *Worker) Sweep(
 
 // ticksBetween counts the ticks after since and before until. More than a
 // thousand are as many.
-func ticksBetween(schedule cron.Schedule, since, until time.Time) (n int) {
+func ticksBetween(schedule roster.Schedule, since, until time.Time) (n int) {
 	for t := schedule.Next(since.UTC()); t.Before(until) && n < 1_000; t = schedule.Next(t) {
 		n++
 	}
@@ -111,7 +100,7 @@ func ticksBetween(schedule cron.Schedule, since, until time.Time) (n int) {
 }
 
 // lastTick is the newest tick of a schedule that is not after now.
-func lastTick(schedule cron.Schedule, now time.Time) time.Time {
+func lastTick(schedule roster.Schedule, now time.Time) time.Time {
 	for _, back := range []time.Duration{time.Minute, time.Hour, 25 * time.Hour, 32 * 24 * time.Hour} {
 		last := time.Time{}
 		for t := schedule.Next(now.Add(-back - time.Second)); !t.After(now); t = schedule.Next(t) {
@@ -124,23 +113,11 @@ func lastTick(schedule cron.Schedule, now time.Time) time.Time {
 	return now
 }
 
-// NextSweep is when the clock begins a sweep next.
-func NextSweep(name string, now time.Time) time.Time {
-	schedule, err := parseCron(sweepTimes[name])
-	if err != nil {
-		return time.Time{}
-	}
-	return schedule.Next(now.UTC())
-}
-
-// SweepCron is a sweep's cron expression, in UTC.
-func SweepCron(name string) string { return sweepTimes[name] }
-
 // periodicSweeps insert a sweep at each of its ticks, and one when a leader takes
 // over: its window begins where the last run's ended.
 func periodicSweeps() (periodic []*river.PeriodicJob, err error) {
 	for _, name := range roster.SweepNames() {
-		schedule, err := parseCron(sweepTimes[name])
+		schedule, err := roster.SweepSchedule(name)
 		if err != nil {
 			return nil, err
 		}

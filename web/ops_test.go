@@ -6,6 +6,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"usher/internal/roster"
 )
 
 func opsForm(password string) url.Values { return url.Values{"password": {password}} }
@@ -14,7 +18,7 @@ func TestOpsIsClosedWithoutPassword(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(o *Options) { o.OpsPassword = "" })
 	b := s.browser()
-	for _, path := range []string{"/ops", "/ops/login", "/ops/jobs", "/ops/jobs/", "/ops/jobs/api/states"} {
+	for _, path := range []string{"/ops", "/ops/login", "/ops/sweeps", "/ops/sweeps/forget", "/ops/jobs", "/ops/jobs/", "/ops/jobs/api/states"} {
 		if page := b.get(path); page.StatusCode != 403 {
 			t.Errorf("%s: %d, want 403", path, page.StatusCode)
 		}
@@ -35,7 +39,7 @@ func TestOpsLogInAndOut(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	b := s.browser().stay()
-	for _, path := range []string{"/ops", "/ops/jobs", "/ops/jobs/", "/ops/jobs/jobs/1"} {
+	for _, path := range []string{"/ops", "/ops/sweeps", "/ops/sweeps/forget", "/ops/jobs", "/ops/jobs/", "/ops/jobs/jobs/1"} {
 		if page := b.get(path); page.StatusCode != 303 || page.Header.Get("Location") != "/ops/login" {
 			t.Errorf("%s: %d to %q", path, page.StatusCode, page.Header.Get("Location"))
 		}
@@ -210,5 +214,78 @@ func TestOpsTellsBadDatabase(t *testing.T) {
 	s.exec(`INSERT INTO usher_migration (version, name) VALUES (9999, 'later')`)
 	if page := b.get("/ops"); page.StatusCode != 200 || !strings.Contains(page.body, "not ready") {
 		t.Errorf("%d %s", page.StatusCode, page.body)
+	}
+}
+
+// An operator sees what the clock did and does next, starts a sweep, and pauses
+// one. Nobody else does.
+func TestOpsSweeps(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	waiting := func() (jobs []string) {
+		rows, err := s.pool.Query(t.Context(), `SELECT args::text FROM river_job WHERE kind = 'sweep'`)
+		if err == nil {
+			jobs, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return jobs
+	}
+	for path, form := range map[string]url.Values{"/ops/sweeps/forget/run": nil, "/ops/sweeps/forget/pause": {"hours": {"8"}}} {
+		if page := s.browser().post(path, form); page.StatusCode != 401 {
+			t.Errorf("%s without log-in: %d", path, page.StatusCode)
+		}
+	}
+	b := s.browser().stay()
+	b.post("/ops/login", opsForm(opsPassword))
+	if page := b.post("/ops/sweeps/forget/run", nil, "Sec-Fetch-Site", "cross-site"); page.StatusCode != 403 {
+		t.Errorf("from another site: %d", page.StatusCode)
+	}
+	if jobs := waiting(); len(jobs) != 0 {
+		t.Errorf("jobs wait: %q", jobs)
+	}
+	page := b.get("/ops/sweeps")
+	for _, name := range roster.SweepNames() {
+		if page.StatusCode != 200 || !strings.Contains(page.body, name) {
+			t.Errorf("%s is not on the page: %d", name, page.StatusCode)
+		}
+	}
+	for range 2 {
+		if page := b.post("/ops/sweeps/forget/run", nil); page.StatusCode != 303 || page.Header.Get("Location") != "/ops/sweeps?started=forget" {
+			t.Errorf("run now: %d %s", page.StatusCode, page.body)
+		}
+	}
+	if jobs := waiting(); len(jobs) != 1 || !strings.Contains(jobs[0], `"by_hand": true`) || !strings.Contains(jobs[0], `"forget"`) {
+		t.Errorf("jobs wait: %q", jobs)
+	}
+	if page := b.post("/ops/sweeps/forget/pause", url.Values{"hours": {"8"}}); page.StatusCode != 303 {
+		t.Errorf("pause: %d %s", page.StatusCode, page.body)
+	}
+	if page := b.get("/ops/sweeps"); strings.Count(page.body, "Paused until") != 1 || !strings.Contains(page.body, "Go on") {
+		t.Errorf("after the pause: %s", page.body)
+	}
+	if page := b.post("/ops/sweeps/forget/pause", nil); page.StatusCode != 303 {
+		t.Errorf("go on: %d %s", page.StatusCode, page.body)
+	}
+	if page := b.get("/ops/sweeps"); strings.Contains(page.body, "Paused until") {
+		t.Error("it is paused still")
+	}
+	for path, form := range map[string]url.Values{
+		"/ops/sweeps/forget/pause": {"hours": {"9"}}, "/ops/sweeps/nothing/pause": {"hours": {"8"}}, "/ops/sweeps/nothing/run": nil, "/ops/sweeps/forget%00/run": nil,
+	} {
+		if page := b.post(path, form); page.StatusCode != 422 && page.StatusCode != 404 {
+			t.Errorf("%s %v: %d", path, form, page.StatusCode)
+		}
+	}
+	if page := b.get("/ops/sweeps/nothing"); page.StatusCode != 404 {
+		t.Errorf("a sweep that is not there: %d", page.StatusCode)
+	}
+	s.exec(`INSERT INTO sweep_run (name, tick, started_at, finished_at, missed, scanned, acted, skipped) VALUES ('forget', now(), now(), now(), 2, 5, 3, '{"mailbox_budget": 2}')`)
+	s.exec(`UPDATE sweep SET last_tick = (SELECT tick FROM sweep_run) WHERE name = 'forget'`)
+	for _, path := range []string{"/ops/sweeps", "/ops/sweeps/forget"} {
+		if page := b.get(path); !strings.Contains(page.body, "3 of 5 that were due; 2 mailbox budget") || !strings.Contains(page.body, "2 ticks were missed") {
+			t.Errorf("%s: %s", path, page.body)
+		}
 	}
 }

@@ -697,6 +697,44 @@ type opsHomeView struct {
 
 func (opsHomeView) template() string { return "staff/ops_home.html" }
 
+// opsSweepsView is /ops/sweeps. Its forms POST to /ops/sweeps/{name}/run and,
+// with hours, to /ops/sweeps/{name}/pause.
+type opsSweepsView struct {
+	frame
+	Sweeps  []opsSweep
+	Pauses  []int  // hours
+	Started string // the sweep that was just started by hand; empty: none
+}
+
+func (opsSweepsView) template() string { return "staff/ops_sweeps.html" }
+
+type opsSweep struct {
+	Name, Does, Cron string
+	NextAt           time.Time
+	PausedUntil      *time.Time // nil: it is not paused
+	Late             bool
+	Last             *opsRun // nil: there was none yet
+}
+
+// opsSweepView is /ops/sweeps/{name}: its newest runs, newest first.
+type opsSweepView struct {
+	frame
+	Name string
+	Runs []opsRun
+}
+
+func (opsSweepView) template() string { return "staff/ops_sweep.html" }
+
+type opsRun struct {
+	Tick           time.Time
+	Missed         int
+	ByHand         bool
+	Lag, Took      string // Took is empty while it runs
+	Scanned, Acted int64
+	Skipped        []string // "3 unsubscribed"
+	Error          string
+}
+
 // fact is a name and its value, as shown. Bad marks what needs somebody's eye.
 type fact struct {
 	Name, Value string

@@ -211,6 +211,8 @@ func TestHostileTextStaysText(t *testing.T) {
 		mailboxView{frame: bad, To: hostile, Mails: []mailRow{{ID: hostile, To: hostile, Subject: hostile}}},
 		mailView{frame: bad, ID: hostile, From: hostile, To: hostile, Subject: hostile, Text: hostile, Links: []string{"javascript:alert(1)", hostile, "data:text/html,x"}},
 		opsLoginView{frame: bad, Error: hostile},
+		opsSweepsView{frame: bad, Started: hostile, Sweeps: []opsSweep{{Name: hostile, Does: hostile, Cron: hostile, Last: &opsRun{Error: hostile}}}},
+		opsSweepView{frame: bad, Name: hostile, Runs: []opsRun{{Took: hostile, Lag: hostile, Scanned: 1, Skipped: []string{hostile}}}},
 		opsHomeView{frame: bad, Facts: []fact{{Name: hostile, Value: hostile}}},
 		homeView{frame: bad, Version: hostile},
 		docsView{

@@ -250,10 +250,25 @@ func samples() map[string]view {
 			{Name: "Mail goes to", Value: "the dev mailbox", Bad: true},
 			{Name: "Database schema", Value: "0001, current"},
 		}},
-		"ops home empty": opsHomeView{frame: frame{Nonce: sampleNonce}},
-		"docs":           sampleDocs(),
+		"ops sweeps": opsSweepsView{frame: frame{Nonce: sampleNonce}, Pauses: pauses, Started: "send_reminders", Sweeps: []opsSweep{
+			{Name: "expire_invitations", Does: "Ends the invitations whose time is over.", Cron: "* * * * *", NextAt: sampleRuns[0].Tick, Last: &sampleRuns[1]},
+			{Name: "forget", Does: "Forgets what nobody needs any more.", Cron: "17 * * * *", NextAt: sampleRuns[0].Tick, Late: true, Last: &sampleRuns[2]},
+			{Name: "send_reminders", Does: "Reminds people of what they have not answered.", Cron: "* * * * *", NextAt: sampleRuns[0].Tick, PausedUntil: &sampleRuns[0].Tick},
+		}},
+		"ops sweep":       opsSweepView{frame: frame{Nonce: sampleNonce}, Name: "send_reminders", Runs: sampleRuns},
+		"ops sweep empty": opsSweepView{frame: frame{Nonce: sampleNonce}, Name: "send_reminders"},
+		"ops home empty":  opsHomeView{frame: frame{Nonce: sampleNonce}},
+		"docs":            sampleDocs(),
 	}
 	return all
+}
+
+// sampleRuns are runs of a sweep: one at work, one that ended, one that failed.
+var sampleRuns = []opsRun{
+	{Tick: time.Date(2026, 11, 20, 16, 47, 0, 0, time.UTC), Lag: "0s", Scanned: 9_000, Acted: 8_000},
+	{Tick: time.Date(2026, 11, 20, 16, 46, 0, 0, time.UTC), Lag: "1.2s", Took: "2.31s", Missed: 3, ByHand: true, Scanned: 120, Acted: 100, Skipped: []string{"15 mailbox budget", "5 unsubscribed"}},
+	{Tick: time.Date(2026, 11, 20, 16, 45, 0, 0, time.UTC), Lag: "0s", Took: "1m0s", Error: "sweep send_reminders: look for reminders: timeout: context deadline exceeded"},
+	{Tick: time.Date(2026, 11, 20, 16, 44, 0, 0, time.UTC), Lag: "0s", Took: "10ms"},
 }
 
 const sampleCurl = `curl -X POST http://localhost:8080/v1/invitations \

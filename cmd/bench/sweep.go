@@ -35,10 +35,10 @@ var (
 		name: roster.SweepReminders,
 		due:  `UPDATE reminder_plan p SET planned_at = now() - interval '1 minute', done = 0 FROM invitation i WHERE i.id = p.subject_id AND i.note::int < $1`,
 		floor: `WITH due AS (
-				SELECT subject_id AS id, app_id, email_key FROM reminder_plan WHERE planned_at <= now() LIMIT $1
+				SELECT subject_id AS id, app_id, email_key, message_id FROM reminder_plan WHERE planned_at <= now() LIMIT $1
 			), asked AS (
 				INSERT INTO message (id, app_id, kind, subject_id, purpose, args, lane, email_key, state, due_at, created_at)
-				SELECT ordered_id(row_number() OVER ()), app_id, 'reminder', id, 'remind:1', '{"version": 1}', 'bulk', email_key, 'queued', now(), now() FROM due RETURNING 1
+				SELECT ordered_id(row_number() OVER ()), app_id, 'reminder', id, 'v1:of:' || message_id || ':remind:1', '{"version": 1}', 'bulk', email_key, 'queued', now(), now() FROM due RETURNING 1
 			)
 			INSERT INTO river_job (kind, args, queue, max_attempts, state)
 			SELECT 'compose_mail', '{"lane": "bulk"}', 'mail_bulk', 3, 'available' FROM generate_series(1, 1 + (SELECT count(*) FROM asked) / 1000)`,

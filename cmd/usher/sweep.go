@@ -123,9 +123,11 @@ type sweeper struct {
 // sweepLine is a sweep as the hand tool shows it.
 type sweepLine struct {
 	Name        string     `json:"name"`
+	Does        string     `json:"does"`
 	Cron        string     `json:"cron"` // in UTC
 	NextAt      time.Time  `json:"next_at"`
 	PausedUntil *time.Time `json:"paused_until,omitempty"`
+	Late        bool       `json:"late,omitempty"`
 	Last        *runLine   `json:"last,omitempty"`
 }
 
@@ -179,10 +181,7 @@ func (s *sweeper) list(ctx context.Context, now time.Time) error {
 	}
 	lines := make([]sweepLine, len(states))
 	for i, state := range states {
-		lines[i] = sweepLine{Name: state.Name, Cron: jobs.SweepCron(state.Name), NextAt: jobs.NextSweep(state.Name, now)}
-		if state.PausedUntil != nil && state.PausedUntil.After(now) {
-			lines[i].PausedUntil = state.PausedUntil
-		}
+		lines[i] = sweepLine{Name: state.Name, Does: state.Does, Cron: state.Cron, NextAt: state.NextAt, PausedUntil: state.PausedUntil, Late: state.Late}
 		if state.Last != nil {
 			lines[i].Last = newRunLine(*state.Last, now)
 		}
@@ -194,8 +193,7 @@ func (s *sweeper) list(ctx context.Context, now time.Time) error {
 			if l.Last != nil {
 				last, lag = ago(now, l.Last.Tick), time.Duration(l.Last.LagSeconds*float64(time.Second)).Round(time.Millisecond).String()
 				scanned, acted, skipped, state = fmt.Sprint(l.Last.Scanned), fmt.Sprint(l.Last.Acted), reasons(l.Last.Skipped), l.Last.says()
-				// More than two of its ticks have gone by.
-				if now.After(jobs.NextSweep(l.Name, jobs.NextSweep(l.Name, jobs.NextSweep(l.Name, l.Last.Tick)))) && l.Last.Finished {
+				if l.Late {
 					state = "LATE: is a worker running?"
 				}
 			}

@@ -62,6 +62,9 @@ type ServerOptions struct {
 	// destroy the data, one of the server lose its last second. For tests.
 	Volatile bool
 
+	// Settings are further ones of the server, by their names.
+	Settings map[string]string
+
 	// Temporary removes the data when the server stops.
 	Temporary bool
 
@@ -235,7 +238,7 @@ func (s *Server) start(ctx context.Context, o ServerOptions) error {
 	if err := initData(ctx, data, p, who, o); err != nil {
 		return err
 	}
-	postmaster := p.command(who, "postgres", settings(data, s.socket, o.Volatile)...)
+	postmaster := p.command(who, "postgres", settings(data, s.socket, o)...)
 	postmaster.Dir = data // from where it sees its time zones at once
 	if err := s.launch(postmaster); err != nil {
 		return err
@@ -248,7 +251,7 @@ func (s *Server) start(ctx context.Context, o ServerOptions) error {
 
 // settings are the server's arguments. They are given at every start, not kept
 // in the data directory, so that a new version of ours changes them.
-func settings(data, socket string, volatile bool) []string {
+func settings(data, socket string, o ServerOptions) []string {
 	args := []string{"-D", data}
 	set := func(name, value string) { args = append(args, "-c", name+"="+value) }
 
@@ -262,11 +265,14 @@ func settings(data, socket string, volatile bool) []string {
 	set("logging_collector", "off")
 	set("log_destination", "stderr")
 	set("log_checkpoints", "off") // keeps a quiet server's log from growing
-	if volatile {
+	if o.Volatile {
 		set("fsync", "off")
 		set("synchronous_commit", "off")
 		set("full_page_writes", "off")
 		set("max_wal_size", "4GB") // no checkpoint during a run of the tests
+	}
+	for name, value := range o.Settings {
+		set(name, value)
 	}
 	return args
 }

@@ -340,7 +340,7 @@ func TestServerReplacesOrphan(t *testing.T) {
 	if who, err = who.reaching(dir, p.bin, s.socket); err != nil {
 		t.Fatal(err)
 	}
-	orphan := p.command(who, "postgres", settings(data, s.socket, true)...)
+	orphan := p.command(who, "postgres", settings(data, s.socket, ServerOptions{Volatile: true})...)
 	orphan.Dir = data
 	orphan.Stderr = t.Output()
 	ended, err := startTied(orphan, 0)

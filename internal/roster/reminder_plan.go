@@ -115,7 +115,7 @@ func (s ReminderSettings) open(t time.Time, r Reminded) (at time.Time, ok bool) 
 	day := t.In(r.Zone)
 	for range farthest {
 		opens, closes := s.window(day, r.Zone)
-		if s.works(day) && opens.Before(closes) && t.Before(closes) {
+		if opens.Before(closes) && t.Before(closes) && s.works(day) {
 			if !t.Before(opens) {
 				return t.UTC(), true
 			}
@@ -159,6 +159,9 @@ func wallTime(day time.Time, clock string, zone *time.Location) time.Time {
 	hour, minute := int(clock[0]-'0')*10+int(clock[1]-'0'), int(clock[3]-'0')*10+int(clock[4]-'0')
 	t := time.Date(day.Year(), day.Month(), day.Day(), hour, minute, 0, 0, zone)
 	began, ends := t.ZoneBounds()
+	if far := 48 * time.Hour; t.Sub(began) > far && (ends.IsZero() || ends.Sub(t) > far) {
+		return t // no clock is changed around that day
+	}
 	wanted := time.Date(day.Year(), day.Month(), day.Day(), hour, minute, 0, 0, time.UTC)
 	switch shown := time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), 0, 0, time.UTC); {
 	case shown.After(wanted): // skipped: time.Date gives one on either side

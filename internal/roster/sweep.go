@@ -38,13 +38,15 @@ const (
 var sweeps = map[string]struct {
 	chunk func(r *Roster, ctx context.Context, tx pgx.Tx, now time.Time, lane int, s *Swept) (more bool, err error)
 	lanes int
+	cron  string // its ticks, in UTC
+	does  string // for people
 }{
-	SweepInvitations: {(*Roster).sweepInvitations, 1},
-	SweepRequests:    {(*Roster).sweepRequests, 1},
-	SweepMerges:      {(*Roster).sweepMerges, 1},
-	SweepReminders:   {(*Roster).sweepReminders, reminderLanes},
-	SweepAccounts:    {(*Roster).sweepAccounts, 1},
-	SweepRetention:   {(*Roster).sweepRetention, 1},
+	SweepInvitations: {(*Roster).sweepInvitations, 1, "* * * * *", "Ends the invitations whose time is over, and tells their inviters."},
+	SweepRequests:    {(*Roster).sweepRequests, 1, "* * * * *", "Ends the access requests whose time is over, and tells who asked."},
+	SweepReminders:   {(*Roster).sweepReminders, reminderLanes, "* * * * *", "Reminds people of what they have not answered, within their day."},
+	SweepMerges:      {(*Roster).sweepMerges, 1, "*/10 * * * *", "Makes merges final that can no longer be undone."},
+	SweepAccounts:    {(*Roster).sweepAccounts, 1, "47 * * * *", "Archives accounts that were made for clients and that nobody took, where the app's policy says so."},
+	SweepRetention:   {(*Roster).sweepRetention, 1, "17 * * * *", "Forgets what nobody needs any more: keys, sessions, old events, people of invitations that came to nothing."},
 }
 
 // SweepLanes is among how many lanes a sweep's work is divided.
@@ -101,8 +103,9 @@ func (s *Swept) tell(d Deed) {
 // Sweep is the job that runs one. Of a sweep there is one at a time: a tick that
 // comes while one is at work is part of the next one's window.
 type Sweep struct {
-	Name string    `json:"name" river:"unique"`
-	Tick time.Time `json:"tick"`
+	Name   string    `json:"name" river:"unique"`
+	Tick   time.Time `json:"tick"`
+	ByHand bool      `json:"by_hand,omitempty"` // somebody started it, not the clock
 }
 
 // Kind is the job's name in River.
@@ -208,7 +211,7 @@ func readRun(ctx context.Context, tx pgx.Tx, condition string, args ...any) (run
 func (r *Roster) RunSweep(ctx context.Context, name string, lane int, tick time.Time) (s Swept, more bool, err error) {
 	sweep, ok := sweeps[name]
 	if !ok {
-		return s, false, errorf(NotFound, "sweep_not_found", "There is no sweep %q.", name)
+		return s, false, errNoSweep(name)
 	}
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
 		if more, err = sweep.chunk(r, ctx, tx, r.now(), lane, &s); err != nil {
@@ -261,7 +264,7 @@ var errUndone = errors.New("only looked at")
 func (r *Roster) DrySweep(ctx context.Context, name string) (s Swept, err error) {
 	sweep, ok := sweeps[name]
 	if !ok {
-		return s, errorf(NotFound, "sweep_not_found", "There is no sweep %q.", name)
+		return s, errNoSweep(name)
 	}
 	s.Tell = true
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
@@ -283,14 +286,19 @@ func (r *Roster) DrySweep(ctx context.Context, name string) (s Swept, err error)
 // SweepState is how a sweep stands.
 type SweepState struct {
 	Name        string
-	PausedUntil *time.Time
-	Last        *SweepRun // nil: there was none yet
+	Does        string     // for people
+	Cron        string     // its ticks, in UTC
+	NextAt      time.Time  // its next tick
+	PausedUntil *time.Time // nil: it is not paused
+	Late        bool       // three of its ticks have gone by without a run
+	Last        *SweepRun  // nil: there was none yet
 }
 
 // SweepStates are all sweeps with their newest runs, by their names.
 func (r *Roster) SweepStates(ctx context.Context) (states []SweepState, err error) {
+	now := r.now()
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT name, paused_until FROM sweep`)
+		rows, err := tx.Query(ctx, `SELECT name, paused_until FROM sweep WHERE paused_until > $1`, now)
 		if err != nil {
 			return fmt.Errorf("list sweeps: %w", err)
 		}
@@ -311,7 +319,11 @@ func (r *Roster) SweepStates(ctx context.Context) (states []SweepState, err erro
 			return fmt.Errorf("list runs of sweeps: %w", err)
 		}
 		for _, name := range SweepNames() {
-			s := SweepState{Name: name}
+			schedule, err := SweepSchedule(name)
+			if err != nil {
+				return err
+			}
+			s := SweepState{Name: name, Does: sweeps[name].does, Cron: sweeps[name].cron, NextAt: schedule.Next(now.UTC())}
 			for _, f := range found {
 				if f.Name == name {
 					s.PausedUntil = f.Paused
@@ -319,6 +331,7 @@ func (r *Roster) SweepStates(ctx context.Context) (states []SweepState, err erro
 			}
 			if i := slices.IndexFunc(runs, func(run SweepRun) bool { return run.Name == name }); i >= 0 {
 				s.Last = &runs[i]
+				s.Late = s.PausedUntil == nil && s.Last.FinishedAt != nil && now.After(schedule.Next(schedule.Next(schedule.Next(s.Last.Tick.UTC()))))
 			}
 			states = append(states, s)
 		}
@@ -329,6 +342,9 @@ func (r *Roster) SweepStates(ctx context.Context) (states []SweepState, err erro
 
 // SweepRuns are the newest lines of a sweep's ledger, newest first.
 func (r *Roster) SweepRuns(ctx context.Context, name string, limit int) (runs []SweepRun, err error) {
+	if _, ok := sweeps[name]; !ok {
+		return nil, errNoSweep(name)
+	}
 	err = postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `SELECT `+sweepRunColumns+` FROM sweep_run WHERE name = $1 ORDER BY tick DESC LIMIT $2`, name, limit)
 		if err != nil {
@@ -344,7 +360,7 @@ func (r *Roster) SweepRuns(ctx context.Context, name string, limit int) (runs []
 // it go on.
 func (r *Roster) PauseSweep(ctx context.Context, name string, until *time.Time) error {
 	if _, ok := sweeps[name]; !ok {
-		return errorf(NotFound, "sweep_not_found", "There is no sweep %q.", name)
+		return errNoSweep(name)
 	}
 	err := postgres.Send(ctx, r.DB, func(batch *pgx.Batch) {
 		batch.Queue(`INSERT INTO sweep (name, paused_until) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET paused_until = $2`, name, until)

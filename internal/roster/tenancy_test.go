@@ -419,6 +419,7 @@ var tenancy = map[string]struct {
 	"BeginSweep":     {}, // the clock's
 	"RunSweep":       {}, // the clock's
 	"EndSweep":       {}, // the clock's
+	"StartSweep":     {}, // for operators
 	"SweepFailed":    {}, // the clock's
 	"DrySweep":       {}, // for the operator's commands
 	"SweepStates":    {}, // for the operator's commands
