@@ -535,3 +535,71 @@ func TestBadAccessRequests(t *testing.T) {
 		t.Errorf("bad input changed:\n%s", changed(before, after))
 	}
 }
+
+// An app's own page for access requests: the link leads there, and each step is in
+// the API.
+func TestOwnPagesOfRequests(t *testing.T) {
+	t.Parallel()
+	s := accessSite(t)
+	other := s.newTenant("Another App")
+	ask := func(kind, email string) (token, account string) {
+		account = s.person(kind, "Ann Client", email)
+		return strings.TrimPrefix(s.requestLink(s.want(requesting("request", email, "Ann Client"), 201)), "/r/"), account
+	}
+	by := func(step, token string, more string) call {
+		return post("/v1/access-requests/"+step, fmt.Sprintf(`{"token":%q%s}`, token, more))
+	}
+	token, account := ask("client", "ann@client.example")
+
+	for _, step := range []string{"open", "approve", "deny"} {
+		s.want(by(step, "x"+token[1:], ""), 404).wantProblem(t, 404, "link_dead")
+		s.postJSON(other, "/v1/access-requests/"+step, newID(), map[string]any{"token": token}).wantProblem(t, 404, "link_dead")
+		s.want(by(step, s.token(s.invite(s.tenant, step+"@client.example")), ""), 404).wantProblem(t, 404, "link_dead")
+	}
+	r := s.want(by("open", token, ""), 200)
+	for field, want := range map[string]string{
+		"state": "pending", "step": "approve", "requester_name": "Marie Dupont", "company_name": "Acme Therapy", "email": "ann@client.example", "message": "We met on Monday.",
+	} {
+		if got := r.text(t, field); got != want {
+			t.Errorf("%s is %q, want %q", field, got, want)
+		}
+	}
+	s.want(by("approve", token, `,"account_id":"`+other.actor.ID.String()+`"`), 404).wantProblem(t, 404, "account_not_found")
+	if r := s.want(by("approve", token, `,"visibility":"basic"`), 200); r.text(t, "state") != "granted" || r.text(t, "visibility") != "basic" {
+		t.Errorf("approved: %s", r.body)
+	}
+	s.want(by("approve", token, ""), 200)
+	s.want(by("deny", token, ""), 409)
+	if r := s.want(by("open", token, ""), 200); r.text(t, "step") != "none" || r.text(t, "state") != "granted" {
+		t.Errorf("decided, it is %s", r.body)
+	}
+
+	// Of an address that is a secondary one, the yes waits for a log-in.
+	s.exec(`INSERT INTO secondary_email (app_id, account_id, email, email_key, created_at) SELECT app_id, id, 'second@client.example', 'second@client.example', now() FROM account WHERE id = $1`, account)
+	s.exec(`UPDATE record_access SET revoked_at = now()`)
+	token = strings.TrimPrefix(s.requestLink(s.want(requesting("request", "second@client.example", "Ann Client"), 201)), "/r/")
+	if r := s.want(by("open", token, ""), 200); r.text(t, "step") != "log_in" {
+		t.Errorf("opened: %s", r.body)
+	}
+	if r := s.want(by("approve", token, ""), 200); r.text(t, "state") != "approved" {
+		t.Errorf("approved without a log-in: %s", r.body)
+	}
+	if r := s.want(by("approve", token, `,"account_id":"`+account+`"`), 200); r.text(t, "state") != "granted" {
+		t.Errorf("approved after a log-in: %s", r.body)
+	}
+
+	token, _ = ask("client", "bob@client.example")
+	if r := s.want(by("deny", token, `,"reported":true`), 200); r.text(t, "state") != "denied" {
+		t.Errorf("denied: %s", r.body)
+	}
+
+	token, _ = ask("client", "cleo@client.example")
+	s.want(post("/v1/policies", `{"request_url":"http://app.kindred.example/request"}`), 422)
+	s.want(post("/v1/policies", `{"request_url":"https://app.kindred.example/request?from=mail"}`), 200)
+	if page := s.browser().stay().get("/r/" + token); page.StatusCode != 302 || page.Header.Get("Location") != "https://app.kindred.example/request?from=mail&token="+token {
+		t.Errorf("the link leads to %d %q", page.StatusCode, page.Header.Get("Location"))
+	}
+	if page := s.browser().stay().get("/r/x" + token[1:]); page.StatusCode != 404 {
+		t.Errorf("a dead link leads to %d %q", page.StatusCode, page.Header.Get("Location"))
+	}
+}

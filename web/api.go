@@ -41,7 +41,7 @@ func (s *Server) apiRoutes() {
 	config.Security = []map[string][]string{{"key": {}}}
 	config.Tags = []*huma.Tag{
 		{Name: tagInvitations, Description: "Invitations ask a person to join a workspace."},
-		{Name: tagOwnPages, Description: "Your app can show its own pages instead of Usher's: each of their steps is here. Set `accept_url` in your policy, and invitations' links lead there, with `?token=`."},
+		{Name: tagOwnPages, Description: "Your app can show its own pages instead of Usher's: each of their steps is here. Set `accept_url` in your policy, and invitations' links lead there, with `?token=`; `request_url` does the same for access requests."},
 		{Name: tagAccess, Description: "What to do about a client's address that has an account: ask its holder, make another, or both."},
 		{Name: tagMerges, Description: "Folding an account that was made meanwhile into the client's own: with a preview, in one step, and so that it can be undone."},
 		{Name: tagInbox, Description: "What awaits a person, and what they did with it."},
@@ -63,6 +63,7 @@ func (s *Server) apiRoutes() {
 	s.mergeRoutes()
 	s.notificationRoutes()
 	s.sessionRoutes()
+	s.requestTokenRoutes()
 	s.mailRoutes()
 	s.accountRoutes()
 	s.companyRoutes()

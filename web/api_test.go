@@ -89,6 +89,13 @@ func TestEveryOperation(t *testing.T) {
 		actors[actorOf] = client
 		return q
 	}
+	requestLink := func(email string) string {
+		q, err := s.roster.AccessRequest(t.Context(), s.app.ID, id(asksFor(email, "")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.server.Keys.Token(roster.PurposeRequest, q.Ticket())
+	}
 	token, pro := "", ""
 	own := func(fields map[string]string) string {
 		if token == "" {
@@ -263,6 +270,19 @@ func TestEveryOperation(t *testing.T) {
 		}, 200, nil},
 		{"deny-access-request", func() (string, string) {
 			return "/v1/access-requests/" + asksFor("deny@client.example", "deny-access-request") + "/deny", `{"reported":true}`
+		}, 200, nil},
+		{"open-access-request", func() (string, string) {
+			return "/v1/access-requests/open", `{"token":"` + requestLink("open@client.example") + `"}`
+		}, 200, func(r reply) {
+			if r.text(t, "step") != "approve" {
+				t.Errorf("opened: %s", r.body)
+			}
+		}},
+		{"approve-access-request-by-token", func() (string, string) {
+			return "/v1/access-requests/approve", `{"token":"` + requestLink("approve2@client.example") + `"}`
+		}, 200, nil},
+		{"deny-access-request-by-token", func() (string, string) {
+			return "/v1/access-requests/deny", `{"token":"` + requestLink("deny2@client.example") + `"}`
 		}, 200, nil},
 		{"cancel-access-request", func() (string, string) {
 			return "/v1/access-requests/" + asksFor("cancel@client.example", "") + "/cancel", ""
@@ -658,7 +678,7 @@ func TestEveryOperation(t *testing.T) {
 
 // readsOnly are the POSTs that change nothing: what they are asked does not
 // belong into an address.
-var readsOnly = []string{"check-address", "simulate-policies", "open-invitation", "create-session"}
+var readsOnly = []string{"check-address", "simulate-policies", "open-invitation", "open-access-request", "create-session"}
 
 // TestEveryPostTakesAKey reads in the document that every POST is repeatable.
 func TestEveryPostTakesAKey(t *testing.T) {

@@ -57,6 +57,7 @@ type policySettings struct {
 	ArchiveTemporary   int    `json:"archive_temporary_days"`
 	ArchiveUnclaimed   int    `json:"archive_unclaimed_days"`
 	AcceptURL          string `json:"accept_url"`
+	RequestURL         string `json:"request_url"`
 }
 
 // policyBody is an app's policy in the API.
@@ -84,7 +85,8 @@ func newPolicySettings(p roster.Policy) (s policySettings) {
 	s.Reminders.Holidays = p.Reminders.Holidays.List()
 	s.RequestDays, s.RequestCoolOffDays = p.RequestDays, p.RequestCoolOffDays
 	s.MergeMode, s.MergeUndoDays = string(p.MergeMode), p.MergeUndoDays
-	s.ArchiveTemporary, s.ArchiveUnclaimed, s.AcceptURL = p.ArchiveTemporary, p.ArchiveUnclaimed, p.AcceptURL
+	s.ArchiveTemporary, s.ArchiveUnclaimed = p.ArchiveTemporary, p.ArchiveUnclaimed
+	s.AcceptURL, s.RequestURL = p.AcceptURL, p.RequestURL
 	return s
 }
 
@@ -108,6 +110,7 @@ type policyChange struct {
 	ArchiveTemporary *int             `json:"archive_temporary_days,omitempty" nullable:"true" doc:"How long after its request was denied, expired or was cancelled a temporary account stays: 0 to 730; 0: for good." example:"90"`
 	ArchiveUnclaimed *int             `json:"archive_unclaimed_days,omitempty" nullable:"true" doc:"How long an account that was made for a client stays without a password: 0 to 730; 0: for good." example:"0"`
 	AcceptURL        *string          `json:"accept_url,omitempty" nullable:"true" doc:"Your own page, by https, that links of invitations lead to, with the parameter token. Empty: Usher's." example:"https://app.example.org/invitation"`
+	RequestURL       *string          `json:"request_url,omitempty" nullable:"true" doc:"Likewise, for access requests." example:"https://app.example.org/access-request"`
 }
 
 type policyReminders struct {

@@ -174,18 +174,27 @@ func (o opened) isWrongAccount() bool {
 // own gets the token there.
 func (s *Server) invitationPage(c *fiber.Ctx) (view, error) {
 	o, tell, err := s.openInvitation(c)
-	if err == nil && o.AcceptURL != "" {
-		if page, ok := webURL(o.AcceptURL, "https", "http"); ok {
-			q := page.Query()
-			q.Set("token", c.Params("token"))
-			page.RawQuery = q.Encode()
-			return nil, c.Redirect(page.String(), fiber.StatusFound)
+	if err == nil {
+		if page, ok := ownPage(c, o.AcceptURL); ok {
+			return nil, c.Redirect(page, fiber.StatusFound)
 		}
 	}
 	if err != nil || tell != nil {
 		return tell, err
 	}
 	return s.openPage(c, o, o.FullName), nil
+}
+
+// ownPage is the app's own page for the token in the address, if it has one.
+func ownPage(c *fiber.Ctx, address string) (string, bool) {
+	page, ok := webURL(address, "https", "http")
+	if address == "" || !ok {
+		return "", false
+	}
+	q := page.Query()
+	q.Set("token", c.Params("token"))
+	page.RawQuery = q.Encode()
+	return page.String(), true
 }
 
 // openPage is the page of an open invitation, with the errors of the form just

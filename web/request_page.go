@@ -56,9 +56,15 @@ func (s *Server) openRequest(c *fiber.Ctx) (o openedRequest, tell view, err erro
 	return o, nil, nil
 }
 
-// GET /r/{token}. Who calls: a person, a mail scanner.
+// GET /r/{token}. Who calls: a person, a mail scanner. An app with a page of its
+// own gets the token there.
 func (s *Server) requestPage(c *fiber.Ctx) (view, error) {
 	o, tell, err := s.openRequest(c)
+	if err == nil && tell == nil {
+		if page, ok := ownPage(c, o.RequestURL); ok {
+			return nil, c.Redirect(page, fiber.StatusFound)
+		}
+	}
 	if err != nil || tell != nil {
 		return tell, err
 	}

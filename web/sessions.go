@@ -59,7 +59,7 @@ func (s *Server) sessionRoutes() {
 
 // TokenBody is a body with the token of an invitation's link.
 type TokenBody struct {
-	Token string `json:"token" maxLength:"200" doc:"What the person's link ends with, or what your accept_url was called with."`
+	Token string `json:"token" maxLength:"200" doc:"What the person's link ends with, or what your own page was called with."`
 }
 
 // invitationTicket opens the token of a link to one of the app's invitations.
@@ -254,9 +254,9 @@ func (s *Server) askPasswordByName(ctx context.Context, in *struct {
 		next.InvitationID = t.ID
 	}
 	if in.Body.RequestToken != "" {
-		t, err := s.Keys.Open(roster.PurposeRequest, in.Body.RequestToken)
+		t, err := s.requestTicket(in.Body.RequestToken)
 		if err != nil {
-			return nil, roster.ErrDeadLink
+			return nil, err
 		}
 		if _, err := s.Roster.AccessRequest(ctx, requestOf(ctx).app, t.ID); err != nil {
 			return nil, roster.ErrDeadLink

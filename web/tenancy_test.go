@@ -359,6 +359,9 @@ func (g generator) value(c crosser, r *crossing, name string, schema *huma.Schem
 		if strings.HasPrefix(g.op.Path, "/v1/passwords") && last == "token" {
 			resource = "password links"
 		}
+		if strings.HasPrefix(g.op.Path, "/v1/access-requests") {
+			resource = "access request links"
+		}
 		r.places = append(r.places, idPlace{"body", name, resource})
 		return c.id(g, resource)
 	case schema.Format == "uuid":

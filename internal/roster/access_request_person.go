@@ -27,6 +27,8 @@ type RequestView struct {
 	// is the one that the account's person logs in by, and nobody else's.
 	ByLink bool
 
+	RequestURL string // by ViewRequest: the app's own page for it; empty: Usher's
+
 	clients       holders
 	block         string
 	unsubscribed  bool // the person wants no reminders
@@ -76,7 +78,9 @@ func (r *Roster) ViewRequest(ctx context.Context, t Ticket) (v RequestView, err 
 		if v.Open() && !v.ExpiresAt.After(r.now()) {
 			v.State = Expired // the sweep has not been there yet
 		}
-		return nil
+		policy, err := policyOf(ctx, tx, v.AppID)
+		v.RequestURL = policy.RequestURL
+		return err
 	})
 	return v, err
 }

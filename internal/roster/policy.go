@@ -27,6 +27,7 @@ type Policy struct {
 	ArchiveTemporary   int              `json:"archive_temporary_days"` // after the request of a temporary account came to nothing; 0: never
 	ArchiveUnclaimed   int              `json:"archive_unclaimed_days"` // after an account was made whose person never set a password; 0: never
 	AcceptURL          string           `json:"accept_url"`             // the app's own page that invitations lead to, with ?token=; empty: Usher's
+	RequestURL         string           `json:"request_url"`            // likewise, for access requests
 }
 
 // ReminderSettings say when people are reminded of what they have not done: to

@@ -41,7 +41,7 @@ const (
 	maxCoolOffDays    = 365          // a year is a long no
 	maxMergeUndoDays  = 90           // both accounts' rows are kept for as long
 	maxArchiveDays    = 730          // two years are as good as never
-	maxAcceptURL      = 500          // bytes; the token comes on top, and mail programs break long links
+	maxPageURL        = 500          // bytes; the token comes on top, and mail programs break long links
 )
 
 // AppPolicy is the policy that holds for an app, and where it comes from.
@@ -224,19 +224,22 @@ func (p Policy) check(plain bool) error {
 	if r.WindowFrom >= r.WindowTo {
 		return invalid("reminders.window_to", "The window for reminders ends after it begins, on the same day: set reminders.window_from to less than %s, or reminders.window_to to more than %s.", r.WindowTo, r.WindowFrom)
 	}
-	return checkAcceptURL(p.AcceptURL, plain)
+	if err := checkPageURL("accept_url", p.AcceptURL, plain); err != nil {
+		return err
+	}
+	return checkPageURL("request_url", p.RequestURL, plain)
 }
 
-// checkAcceptURL sees that invitations lead to a page nobody can listen in on.
-func checkAcceptURL(address string, plain bool) error {
+// checkPageURL sees that links lead to a page nobody can listen in on.
+func checkPageURL(name, address string, plain bool) error {
 	if address == "" {
 		return nil
 	}
 	invalid := func(format string, args ...any) error {
-		return invalidField("accept_url", "setting_invalid", format, args...)
+		return invalidField(name, "setting_invalid", strings.ReplaceAll(format, "accept_url", name), args...)
 	}
-	if len(address) > maxAcceptURL {
-		return invalid("An accept_url has at most %d bytes: mail programs break long links.", maxAcceptURL)
+	if len(address) > maxPageURL {
+		return invalid("An accept_url has at most %d bytes: mail programs break long links.", maxPageURL)
 	}
 	u, err := url.Parse(address)
 	switch {

@@ -342,6 +342,18 @@ var tenancy = map[string]struct {
 		_, err := own.AccessRequest(ctx, own.App.ID, id)
 		return err
 	}), roster.NotFound},
+	"OpenRequest": {onRequest(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.OpenRequest(ctx, own.App.ID, roster.Ticket{ID: id, Version: 1})
+		return err
+	}), roster.NotFound},
+	"ApproveRequestFromApp": {onRequest(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.ApproveRequestFromApp(ctx, own.App.ID, roster.Ticket{ID: id, Version: 1}, uuid.Nil, "", noKey)
+		return err
+	}), roster.NotFound},
+	"DenyRequestFromApp": {onRequest(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
+		_, err := own.DenyRequestFromApp(ctx, own.App.ID, roster.Ticket{ID: id, Version: 1}, true, noKey)
+		return err
+	}), roster.NotFound},
 	"ApproveRequestAs": {onRequest(func(ctx context.Context, own *rostertest.Bundle, id uuid.UUID) error {
 		_, err := own.ApproveRequestAs(ctx, own.App.ID, own.Outsider.ID, id, "", noKey)
 		return err
