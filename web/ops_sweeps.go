@@ -82,7 +82,10 @@ func newOpsSweep(state roster.SweepState) opsSweep {
 }
 
 func newOpsRun(run roster.SweepRun) opsRun {
-	v := opsRun{Tick: run.Tick, Missed: run.Missed, ByHand: run.ByHand, Lag: run.Lag().Round(100 * time.Millisecond).String(), Scanned: run.Scanned, Acted: run.Acted, Error: run.Error}
+	v := opsRun{Tick: run.Tick, Missed: run.Missed, ByHand: run.ByHand, Scanned: run.Scanned, Acted: run.Acted, Error: run.Error}
+	if lag := run.Lag().Round(time.Second); run.Since != nil && lag > 0 { // the first run has nothing to be late for
+		v.Lag = lag.String()
+	}
 	if run.FinishedAt != nil {
 		v.Took = run.FinishedAt.Sub(run.StartedAt).Round(10 * time.Millisecond).String()
 	}

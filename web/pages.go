@@ -729,7 +729,8 @@ type opsRun struct {
 	Tick           time.Time
 	Missed         int
 	ByHand         bool
-	Lag, Took      string // Took is empty while it runs
+	Lag            string // how late it began; empty: in time
+	Took           string // empty while it runs
 	Scanned, Acted int64
 	Skipped        []string // "3 unsubscribed"
 	Error          string

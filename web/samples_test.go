@@ -265,10 +265,10 @@ func samples() map[string]view {
 
 // sampleRuns are runs of a sweep: one at work, one that ended, one that failed.
 var sampleRuns = []opsRun{
-	{Tick: time.Date(2026, 11, 20, 16, 47, 0, 0, time.UTC), Lag: "0s", Scanned: 9_000, Acted: 8_000},
+	{Tick: time.Date(2026, 11, 20, 16, 47, 0, 0, time.UTC), Scanned: 9_000, Acted: 8_000},
 	{Tick: time.Date(2026, 11, 20, 16, 46, 0, 0, time.UTC), Lag: "1.2s", Took: "2.31s", Missed: 3, ByHand: true, Scanned: 120, Acted: 100, Skipped: []string{"15 mailbox budget", "5 unsubscribed"}},
-	{Tick: time.Date(2026, 11, 20, 16, 45, 0, 0, time.UTC), Lag: "0s", Took: "1m0s", Error: "sweep send_reminders: look for reminders: timeout: context deadline exceeded"},
-	{Tick: time.Date(2026, 11, 20, 16, 44, 0, 0, time.UTC), Lag: "0s", Took: "10ms"},
+	{Tick: time.Date(2026, 11, 20, 16, 45, 0, 0, time.UTC), Took: "1m0s", Error: "sweep send_reminders: look for reminders: timeout: context deadline exceeded"},
+	{Tick: time.Date(2026, 11, 20, 16, 44, 0, 0, time.UTC), Took: "10ms"},
 }
 
 const sampleCurl = `curl -X POST http://localhost:8080/v1/invitations \
