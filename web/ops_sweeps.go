@@ -25,9 +25,12 @@ func (s *Server) sweepsPage(c *fiber.Ctx) (view, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := opsSweepsView{frame: s.frame(c, Brand{}), Pauses: pauses, Started: c.Query("started")}
+	v := opsSweepsView{frame: s.frame(c, Brand{}), Pauses: pauses}
 	for _, state := range states {
 		v.Sweeps = append(v.Sweeps, newOpsSweep(state))
+		if state.Name == c.Query("started") {
+			v.Started = state.Name
+		}
 	}
 	return v, nil
 }

@@ -256,6 +256,12 @@ func TestOpsSweeps(t *testing.T) {
 			t.Errorf("run now: %d %s", page.StatusCode, page.body)
 		}
 	}
+	if page := b.get("/ops/sweeps?started=forget"); !strings.Contains(page.body, "forget was started") {
+		t.Errorf("started: %s", page.body)
+	}
+	if page := b.get("/ops/sweeps?started=Something+else"); strings.Contains(page.body, "Something else") {
+		t.Error("the page says what its address says")
+	}
 	if jobs := waiting(); len(jobs) != 1 || !strings.Contains(jobs[0], `"by_hand": true`) || !strings.Contains(jobs[0], `"forget"`) {
 		t.Errorf("jobs wait: %q", jobs)
 	}
