@@ -80,12 +80,12 @@ func open(ctx context.Context, p place, perFigure time.Duration) (_ *bench, err 
 	return b, nil
 }
 
-// startServer starts a PostgreSQL that keeps its promises, notes when transactions
-// committed, and has the memory of one that holds a million invitations.
+// startServer starts a PostgreSQL that keeps its promises, and notes when
+// transactions committed.
 func (b *bench) startServer(ctx context.Context) (err error) {
 	b.server, err = postgres.StartServer(ctx, postgres.ServerOptions{
 		Dir: b.dir, Progress: func(s string) { progress("%s", s) },
-		Settings: map[string]string{"track_commit_timestamp": "on", "shared_buffers": "1GB"},
+		Settings: map[string]string{"track_commit_timestamp": "on"},
 	})
 	return err
 }
