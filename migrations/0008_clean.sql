@@ -16,3 +16,6 @@ CREATE INDEX reminder_plan_due ON reminder_plan (abs(hashtext(email_key) % 2), p
 ALTER TABLE access_request ADD COLUMN looked_after boolean NOT NULL DEFAULT false; -- the clock saw to the account that was made for it
 CREATE INDEX access_request_over ON access_request (app_id, option, decided_at) WHERE NOT looked_after
     AND (option = 'new_account' OR option = 'request_with_temporary' AND state IN ('denied', 'expired', 'cancelled'));
+
+-- What retention looks for.
+CREATE INDEX access_request_forget ON access_request (decided_at) WHERE state IN ('denied', 'expired', 'cancelled') AND email <> '';

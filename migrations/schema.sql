@@ -89,6 +89,7 @@ CREATE INDEX access_request_address ON public.access_request USING btree (app_id
 CREATE INDEX access_request_app ON public.access_request USING btree (app_id, state, id);
 CREATE INDEX access_request_company ON public.access_request USING btree (company_id, state, id);
 CREATE INDEX access_request_due ON public.access_request USING btree (expires_at, id) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text, 'approved'::text]));
+CREATE INDEX access_request_forget ON public.access_request USING btree (decided_at) WHERE ((state = ANY (ARRAY['denied'::text, 'expired'::text, 'cancelled'::text])) AND (email <> ''::text));
 CREATE INDEX access_request_made ON public.access_request USING btree (made_id);
 CREATE UNIQUE INDEX access_request_open ON public.access_request USING btree (company_id, email_key) WHERE (state = ANY (ARRAY['pending'::text, 'on_hold'::text, 'approved'::text]));
 CREATE UNIQUE INDEX access_request_open_target ON public.access_request USING btree (company_id, target_id) WHERE ((state = ANY (ARRAY['pending'::text, 'on_hold'::text, 'approved'::text])) AND (target_id IS NOT NULL));

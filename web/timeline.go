@@ -37,7 +37,7 @@ type timelineMail struct {
 // comingBody is something that the clock will do.
 type comingBody struct {
 	At     time.Time `json:"at"`
-	What   string    `json:"what" enum:"reminder,expires,final"`
+	What   string    `json:"what" enum:"reminder,expires,final,archives"`
 	Unless string    `json:"unless" doc:"What keeps it from happening, for people."`
 }
 

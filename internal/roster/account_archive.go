@@ -112,11 +112,11 @@ func (r *Roster) sweepAccounts(ctx context.Context, tx pgx.Tx, now time.Time, _ 
 		), looked AS (
 			UPDATE access_request SET looked_after = true FROM due WHERE access_request.id = due.id
 		)
-		SELECT due.app_id, due.made_id, account.username, CASE
+		SELECT access_request.app_id, made_id, account.username, CASE
 			WHEN account.status NOT IN ('temporary', 'active') OR NOT account.unclaimed THEN $3
-			WHEN EXISTS (SELECT FROM access_request other WHERE other.made_id = due.made_id AND other.id <> due.id AND other.state IN ('pending', 'on_hold', 'approved', 'granted')) THEN $4
+			WHEN `+isAskedAgain+` THEN $4
 			ELSE '' END
-		FROM due JOIN account ON account.id = due.made_id`, now, sweepChunk, KeptClaimed, KeptAsked)
+		FROM due AS access_request JOIN account ON account.id = made_id`, now, sweepChunk, KeptClaimed, KeptAsked)
 	if err != nil {
 		return false, fmt.Errorf("look for accounts to archive: %w", err)
 	}
@@ -148,3 +148,8 @@ func (r *Roster) sweepAccounts(ctx context.Context, tx pgx.Tx, now time.Time, _ 
 // isOver holds for requests of which nothing comes any more but an account that
 // was made for them.
 const isOver = `NOT looked_after AND (option = 'new_account' OR option = 'request_with_temporary' AND state IN ('denied', 'expired', 'cancelled'))`
+
+// isAskedAgain holds for requests besides which another one, of the same account,
+// waits or was granted.
+const isAskedAgain = `EXISTS (SELECT FROM access_request other
+	WHERE other.made_id = access_request.made_id AND other.id <> access_request.id AND other.state IN ('pending', 'on_hold', 'approved', 'granted'))`

@@ -78,6 +78,12 @@ func TestUntakenAccountsAreArchived(t *testing.T) {
 			status := func() string {
 				return rostertest.Value[string](t, b, `SELECT status FROM account WHERE id = $1`, account)
 			}
+			timeline, err := b.Timeline(t.Context(), b.App.ID, account)
+			done(t, err)
+			if coming := timeline.Coming; (len(coming) == 1) != (test.days > 0) ||
+				test.days > 0 && (coming[0].What != "archives" || !coming[0].At.Equal(b.Clock.Now().AddDate(0, 0, test.days))) {
+				t.Errorf("what comes is %+v", coming)
+			}
 			began, kept := status(), map[string]int{}
 			for day := 1; day <= 60; day++ {
 				b.Clock.Add(24 * time.Hour)

@@ -333,7 +333,7 @@ func (t *thing) decide(settings ReminderSettings, now time.Time, s *Swept) {
 // postpone puts a reminder off until a window opens at a time or later.
 func (t *thing) postpone(settings ReminderSettings, until time.Time, s *Swept) {
 	t.now.remind, t.next = false, nil
-	if at, ok := settings.open(until, t.reminded()); ok && !at.After(t.Till.Add(-leastLeft)) {
+	if at, ok := settings.open(tick(until), t.reminded()); ok && !at.After(t.Till.Add(-leastLeft)) {
 		t.Done--
 		t.next = &at
 	}

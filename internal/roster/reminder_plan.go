@@ -74,8 +74,8 @@ func (s ReminderSettings) Plan(r Reminded) (plan []time.Time) {
 	if s.Max <= 0 || !latest.After(r.From) {
 		return nil
 	}
-	first := r.From.In(r.Zone).AddDate(0, 0, s.FirstAfterDays)
-	want := r.Till.Add(-time.Duration(s.LastBeforeHours) * time.Hour)
+	first := tick(r.From.In(r.Zone).AddDate(0, 0, s.FirstAfterDays))
+	want := tick(r.Till.Add(-time.Duration(s.LastBeforeHours) * time.Hour))
 	last, ok := s.open(want, r)
 	if !ok || last.After(latest) {
 		last, ok = s.lastOpen(want, r)
@@ -94,7 +94,7 @@ func (s ReminderSettings) Plan(r Reminded) (plan []time.Time) {
 	}
 	step := want.Sub(first) / time.Duration(s.Max-1)
 	for n := range s.Max - 1 {
-		at, open := s.open(first.Add(time.Duration(n)*step), r)
+		at, open := s.open(tick(first.Add(time.Duration(n)*step)), r)
 		switch {
 		case !open || at.After(latest) || ok && at.Add(leastApart).After(last):
 		case len(plan) > 0 && plan[len(plan)-1].Add(leastApart).After(at):
@@ -107,6 +107,10 @@ func (s ReminderSettings) Plan(r Reminded) (plan []time.Time) {
 	}
 	return plan
 }
+
+// tick is the first whole minute from t on: the clock looks no more often, and a
+// window may close in between.
+func tick(t time.Time) time.Time { return t.Add(time.Minute - 1).Truncate(time.Minute) }
 
 // open is the first moment from t on at which a window is open; what is put off
 // until one opens is spread over its first hour. ok is false where none opens

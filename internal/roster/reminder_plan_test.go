@@ -166,14 +166,14 @@ func TestReminderPlanHolds(t *testing.T) {
 			Max: random.IntN(6), FirstAfterDays: 1 + random.IntN(20), LastBeforeHours: 1 + random.IntN(200), Weekends: random.IntN(2) == 0,
 			WindowFrom: fmt.Sprintf("%02d:%02d", opens/60, opens%60), WindowTo: fmt.Sprintf("%02d:%02d", closes/60, closes%60),
 		}
-		from := time.Date(2026, 1, 1, 0, random.IntN(366*24*60), 0, 0, time.UTC)
+		from := time.Date(2026, 1, 1, 0, random.IntN(366*24*60), random.IntN(60), 0, time.UTC)
 		var days []string
 		for range random.IntN(5) {
 			days = append(days, from.AddDate(0, 0, random.IntN(30)).Format(time.DateOnly))
 		}
 		slices.Sort(days)
 		s.Holidays = Days(strings.Join(slices.Compact(days), ","))
-		r := Reminded{ID: uuid.New(), From: from, Till: from.Add(time.Duration(random.IntN(40*24*60)) * time.Minute), Zone: zone}
+		r := Reminded{ID: uuid.New(), From: from, Till: from.Add(time.Duration(random.IntN(40*24*60*60)) * time.Second), Zone: zone}
 		plan := s.Plan(r)
 		planned += len(plan)
 		fail := func(format string, args ...any) {
@@ -186,6 +186,8 @@ func TestReminderPlanHolds(t *testing.T) {
 			local := at.In(zone)
 			weekday, clock := local.Weekday(), local.Format("15:04")
 			switch {
+			case !at.Equal(at.Truncate(time.Minute)):
+				fail("%s is between two looks of the clock", at)
 			case !at.After(r.From) || at.Add(leastLeft).After(r.Till):
 				fail("%s is too early or too late", at)
 			case !s.Weekends && (weekday == time.Saturday || weekday == time.Sunday), s.Holidays.has(local.Format(time.DateOnly)):

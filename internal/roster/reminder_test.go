@@ -348,6 +348,31 @@ func TestRetention(t *testing.T) {
 	}
 }
 
+// Of access requests that came to nothing only that is kept, once no denial can
+// keep anybody from asking any more; of one that was granted all.
+func TestRetentionOfRequests(t *testing.T) {
+	t.Parallel()
+	b := rostertest.Begin(t)
+	denied, given := ask(t, b, "ann@client.example"), ask(t, b, "bob@client.example")
+	_, err := b.DenyRequest(t.Context(), denied.Ticket(), false)
+	done(t, err)
+	_, err = b.ApproveRequest(t.Context(), given.Ticket(), uuid.Nil, "")
+	done(t, err)
+	sent(t, b)
+	began := b.Clock.Now()
+	for _, test := range []struct{ days, left int }{{399, 2}, {401, 1}} {
+		b.Clock.Set(began.AddDate(0, 0, test.days))
+		_, _, err := b.RunSweep(t.Context(), roster.SweepRetention, 0, b.Clock.Now())
+		done(t, err)
+		if n := rostertest.Value[int](t, b, `SELECT count(*) FROM access_request WHERE email LIKE '%@client.example' AND full_name <> ''`); n != test.left {
+			t.Errorf("after %d days %d are whole, want %d", test.days, n, test.left)
+		}
+	}
+	if n := rostertest.Value[int](t, b, `SELECT count(*) FROM message WHERE email_key = 'ann@client.example'`); n != 0 {
+		t.Errorf("%d mails name the person still", n)
+	}
+}
+
 // A timeline tells what happened and what comes next, as it then comes.
 func TestTimeline(t *testing.T) {
 	t.Parallel()

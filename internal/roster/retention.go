@@ -18,6 +18,7 @@ const (
 	keepPlans      = 400 * 24 * time.Hour // of reminders, after the mail: longer than anything can be answered
 	keepEvents     = 730 * 24 * time.Hour // two years
 	keepPeople     = 180 * 24 * time.Hour // names and addresses of invitations that came to nothing, after their end
+	keepAsked      = 400 * 24 * time.Hour // likewise of access requests: longer than a denial can keep others from asking
 )
 
 // sweepRetention is a chunk of the sweep that forgets: of each kind of thing, some
@@ -58,11 +59,20 @@ func (r *Roster) sweepRetention(ctx context.Context, tx pgx.Tx, now time.Time, _
 		return false, fmt.Errorf("forget plans: %w", err)
 	}
 	more = s.forgot("plans of reminders", int(tag.RowsAffected())) || more
-	people, err := forgetPeople(ctx, tx, now.Add(-keepPeople))
-	if err != nil {
-		return false, err
+	for _, kind := range []struct {
+		what, table, states string
+		before              time.Time
+	}{
+		{"people of invitations", "invitation", `'declined', 'revoked', 'superseded', 'expired'`, now.Add(-keepPeople)},
+		{"people of access requests", "access_request", `'denied', 'expired', 'cancelled'`, now.Add(-keepAsked)},
+	} {
+		people, err := forgetPeople(ctx, tx, kind.table, kind.states, kind.before)
+		if err != nil {
+			return false, fmt.Errorf("forget %s: %w", kind.what, err)
+		}
+		more = s.forgot(kind.what, people) || more
 	}
-	return s.forgot("people of invitations", people) || more, nil
+	return more, nil
 }
 
 // forgot counts what was forgotten; more tells that there may be more of it.
@@ -74,29 +84,28 @@ func (s *Swept) forgot(what string, n int) (more bool) {
 	return n == sweepChunk
 }
 
-// forgetPeople keeps of invitations that came to nothing only that they were:
-// what is left of an address tells whether another is the same, and no more.
-func forgetPeople(ctx context.Context, tx pgx.Tx, before time.Time) (n int, err error) {
+// forgetPeople keeps of invitations or access requests that came to nothing only
+// that they were: what is left of an address tells whether another is the same,
+// and no more.
+func forgetPeople(ctx context.Context, tx pgx.Tx, table, states string, before time.Time) (n int, err error) {
 	rows, err := tx.Query(ctx, `
-		UPDATE invitation SET email = '', full_name = '', note = '', email_key = 'forgotten:' || encode(sha256(convert_to(email_key, 'UTF8')), 'hex')
+		UPDATE `+table+` SET email = '', full_name = '', note = '', email_key = 'forgotten:' || encode(sha256(convert_to(email_key, 'UTF8')), 'hex')
 		WHERE id = ANY(ARRAY(
-			SELECT id FROM invitation
-			WHERE state IN ('declined', 'revoked', 'superseded', 'expired') AND email <> '' AND decided_at < $1
+			SELECT id FROM `+table+`
+			WHERE state IN (`+states+`) AND email <> '' AND decided_at < $1
 			ORDER BY decided_at LIMIT $2 FOR UPDATE SKIP LOCKED))
 		RETURNING id`, before, sweepChunk)
 	if err != nil {
-		return 0, fmt.Errorf("forget people of invitations: %w", err)
+		return 0, err
 	}
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 	if err != nil {
-		return 0, fmt.Errorf("forget people of invitations: %w", err)
+		return 0, err
 	}
-	if _, err := tx.Exec(ctx, `
+	_, err = tx.Exec(ctx, `
 		UPDATE message SET recipient = '', subject = '', email_key = 'forgotten:' || encode(sha256(convert_to(email_key, 'UTF8')), 'hex')
-		WHERE subject_id = ANY ($1) AND email_key NOT LIKE 'forgotten:%' AND state NOT IN ('queued', 'held', 'sending')`, ids); err != nil {
-		return 0, fmt.Errorf("forget people of mails: %w", err)
-	}
-	return len(ids), nil
+		WHERE subject_id = ANY ($1) AND email_key NOT LIKE 'forgotten:%' AND state NOT IN ('queued', 'held', 'sending')`, ids)
+	return len(ids), err
 }
 
 // firstIDAt is before all ids of UUIDv7 that were made at a time or later.

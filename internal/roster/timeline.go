@@ -44,7 +44,7 @@ type MailMoment struct {
 // Coming is something that the clock will do.
 type Coming struct {
 	At     time.Time
-	What   string // "reminder", "expires" or "final"
+	What   string // "reminder", "expires", "final" or "archives"
 	Unless string // what keeps it from happening, for people
 }
 
@@ -53,6 +53,7 @@ const (
 	unlessAnswered = "it is answered before"
 	unlessReminded = "it is answered before, the address cannot be written to, or the person wants no reminders; several things of a person go into one mail"
 	unlessUndone   = "it is undone before"
+	unlessTaken    = "its person creates a password before, it is merged, or access is asked for again"
 )
 
 // Timeline tells what happened to a subject of an app, and what comes next.
@@ -109,6 +110,10 @@ func coming(ctx context.Context, tx pgx.Tx, app, subject uuid.UUID, now time.Tim
 	if what == "merge" && open {
 		return what, []Coming{{*ends, "final", unlessUndone}}, nil
 	}
+	if what == "account" {
+		c, err = archival(ctx, tx, app, subject, now)
+		return what, c, err
+	}
 	if key == "" {
 		return what, nil, nil
 	}
@@ -133,6 +138,32 @@ func coming(ctx context.Context, tx pgx.Tx, app, subject uuid.UUID, now time.Tim
 		c = append(c, Coming{maxTimeOf(*ends, now), "expires", unlessAnswered})
 	}
 	return what, c, nil
+}
+
+// archival is when an account that was made for a client, and that nobody took so
+// far, is archived.
+func archival(ctx context.Context, tx pgx.Tx, app, account uuid.UUID, now time.Time) ([]Coming, error) {
+	var option string
+	var since time.Time
+	err := tx.QueryRow(ctx, `
+		SELECT option, decided_at FROM access_request JOIN account ON account.id = made_id AND account.unclaimed AND account.status IN ('temporary', 'active')
+		WHERE access_request.app_id = $1 AND made_id = $2 AND `+isOver+` AND NOT `+isAskedAgain+`
+		ORDER BY decided_at DESC LIMIT 1`, app, account).Scan(&option, &since)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for the archival of account %s: %w", account, err)
+	}
+	policy, err := policyOf(ctx, tx, app)
+	days := policy.ArchiveTemporary
+	if option == OptionNewAccount {
+		days = policy.ArchiveUnclaimed
+	}
+	if err != nil || days == 0 {
+		return nil, err
+	}
+	return []Coming{{maxTimeOf(since.AddDate(0, 0, days), now), "archives", unlessTaken}}, nil
 }
 
 // maxTimeOf is a time of a plan, or now where that is behind.
