@@ -452,11 +452,13 @@ func (r *Roster) makeAccount(ctx context.Context, tx pgx.Tx, q AccessRequest, st
 	for range usernameTries {
 		var ok bool
 		if err := tx.QueryRow(ctx, `
-			WITH free AS (
-				SELECT CASE n WHEN 1 THEN $4 ELSE $4 || '-' || n END AS username FROM generate_series(1, 100000) AS n
-				WHERE NOT EXISTS (SELECT FROM account a WHERE a.app_id = $2 AND a.username = CASE n WHEN 1 THEN $4 ELSE $4 || '-' || n END AND a.username <> '')
-					AND (n > 1 OR NOT $5)
-				ORDER BY n LIMIT 1
+			WITH RECURSIVE tried (n, username) AS (
+				SELECT CASE WHEN $5 THEN 2 ELSE 1 END, CASE WHEN $5 THEN $4 || '-2' ELSE $4 END
+				UNION ALL
+				SELECT n + 1, $4 || '-' || n + 1 FROM tried
+				WHERE n < 100000 AND EXISTS (SELECT FROM account a WHERE a.app_id = $2 AND a.username = tried.username AND a.username <> '')
+			), free AS (
+				SELECT username FROM tried ORDER BY n DESC LIMIT 1 -- all before it are taken
 			), made AS (
 				INSERT INTO account (id, app_id, kind, status, full_name, email, email_key, locale, time_zone, password_hash, created_at, username, unclaimed)
 				SELECT $1, $2, 'client', $3, $6, '', NULL, $7, '', '', $8, username, true FROM free

@@ -5,14 +5,17 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"usher/internal/postgres"
 )
 
-// OpenRequest is ViewRequest for the app's own page.
-func (r *Roster) OpenRequest(ctx context.Context, app uuid.UUID, t Ticket) (v RequestView, err error) {
-	if v, err = r.ViewRequest(ctx, t); err == nil && v.AppID != app {
-		return RequestView{}, ErrDeadLink
+// OpenRequest is ViewRequest for the app's own page. A request of another app
+// takes no longer than one that does not exist.
+func (r *Roster) OpenRequest(ctx context.Context, app uuid.UUID, t Ticket) (RequestView, error) {
+	if err := postgres.InTx(ctx, r.DB, func(tx pgx.Tx) error { return requestOfApp(ctx, tx, app, t) }); err != nil {
+		return RequestView{}, err
 	}
-	return v, err
+	return r.ViewRequest(ctx, t)
 }
 
 // ApproveRequestFromApp is ApproveRequest from the app's own page: the app vouches
