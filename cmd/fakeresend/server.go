@@ -101,10 +101,20 @@ func newServer(opts options, journalFile string) (*server, error) {
 		end()
 	})
 	s.forget()
-	j, err := openJournal(journalFile, s.replay)
+	var told []string
+	j, err := openJournal(journalFile, func(e entry) {
+		s.replay(e)
+		told = append(told, e.Told...)
+	})
 	if err != nil {
 		s.stop()
 		return nil, err
+	}
+	// Last, as an event may be told before the line that tells of it is written.
+	for _, id := range told {
+		if ev := s.eventByID[id]; ev != nil {
+			ev.Told = true
+		}
 	}
 	s.journal = j
 	s.resume()
@@ -145,12 +155,7 @@ func (s *server) replay(e entry) {
 	}
 	for _, ev := range e.Events {
 		s.remember(ev)
-		s.numbered = ev.Number
-	}
-	for _, id := range e.Told {
-		if ev := s.eventByID[id]; ev != nil {
-			ev.Told = true
-		}
+		s.numbered = max(s.numbered, ev.Number)
 	}
 	for _, sup := range e.Suppress {
 		s.suppressed[sup.Email] = sup
