@@ -166,7 +166,7 @@ func (r *Roster) sweepReminders(ctx context.Context, tx pgx.Tx, now time.Time, l
 		}
 		mails = append(mails, remind(together, settings, now, s))
 	}
-	if err := saveThings(ctx, tx, things, d.subjects); err != nil {
+	if err := saveThings(ctx, tx, now, things, d.subjects); err != nil {
 		return false, err
 	}
 	return d.more, r.ask(ctx, tx, now, mails...)
@@ -389,7 +389,7 @@ func remind(together []*thing, settings map[uuid.UUID]ReminderSettings, now time
 
 // saveThings keeps when to look at each thing again. What was due and is not among
 // them any more was decided meanwhile, and is not looked at again.
-func saveThings(ctx context.Context, tx pgx.Tx, things []*thing, due []uuid.UUID) error {
+func saveThings(ctx context.Context, tx pgx.Tx, now time.Time, things []*thing, due []uuid.UUID) error {
 	var again, fresh []*thing
 	open := make(map[uuid.UUID]bool, len(things))
 	for _, t := range things {
@@ -419,7 +419,8 @@ func saveThings(ctx context.Context, tx pgx.Tx, things []*thing, due []uuid.UUID
 		SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::int[], $4::uuid[], $5::uuid[], $6::text[])
 		ON CONFLICT (subject_id) DO UPDATE SET email_key = excluded.email_key, message_id = excluded.message_id, planned_at = excluded.planned_at, done = excluded.done`,
 		ids, next, done, of, messages, to)
-	batch.Queue(`DELETE FROM reminder_plan WHERE subject_id = ANY ($1)`, over)
+	// One that the other lane planned anew meanwhile, for another address, stays.
+	batch.Queue(`DELETE FROM reminder_plan WHERE subject_id = ANY ($1) AND planned_at <= $2`, over, now)
 	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("plan reminders: %w", err)
 	}
