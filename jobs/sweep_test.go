@@ -139,15 +139,16 @@ func TestSweepGoesOn(t *testing.T) {
 	inv := w.invite("ann@client.dev")
 	w.exec(`UPDATE invitation SET expires_at = $2 WHERE id = $1`, inv.ID, w.now)
 	ctx, r, tick := t.Context(), w.worker.Roster, w.now.Truncate(time.Minute)
-	if _, skip, err := r.BeginSweep(ctx, roster.SweepInvitations, tick, false, func(time.Time, time.Time) int { return 0 }); err != nil || skip != "" {
-		t.Fatal(skip, err)
-	}
+	// The job before the ledger, as in life: another test's transaction locks both in this order too.
 	in, err := r.Jobs.InsertTx(ctx, w.tx, roster.Sweep{Name: roster.SweepInvitations, Tick: tick}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if again, err := r.Jobs.InsertTx(ctx, w.tx, roster.Sweep{Name: roster.SweepInvitations, Tick: tick.Add(time.Minute)}, nil); err != nil || !again.UniqueSkippedAsDuplicate {
 		t.Errorf("a second job waits beside the first: %v", err)
+	}
+	if _, skip, err := r.BeginSweep(ctx, roster.SweepInvitations, tick, false, func(time.Time, time.Time) int { return 0 }); err != nil || skip != "" {
+		t.Fatal(skip, err)
 	}
 	w.exec(`UPDATE river_job SET attempt = 7 WHERE id = $1`, in.Job.ID) // the job is another attempt's
 	stale := *in.Job

@@ -235,10 +235,11 @@ func (row *NewInvitation) clean() (err error) {
 }
 
 // factsOfQ joins to rows q (app_id, workspace_id, inviter_id, email_key, kind)
-// what decides about them, each looked up by index.
+// what decides about them, each looked up by index. The workspace is locked as
+// the foreign key will lock it anyway: it cannot be archived in between.
 const factsOfQ = `
 	LEFT JOIN LATERAL (
-		SELECT state, company_id FROM workspace WHERE app_id = q.app_id AND id = q.workspace_id LIMIT 1) AS workspace ON true
+		SELECT state, company_id FROM workspace WHERE app_id = q.app_id AND id = q.workspace_id LIMIT 1 FOR KEY SHARE) AS workspace ON true
 	LEFT JOIN LATERAL (
 		SELECT status FROM account WHERE app_id = q.app_id AND id = q.inviter_id LIMIT 1) AS actor ON true
 	LEFT JOIN LATERAL (

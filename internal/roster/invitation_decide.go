@@ -279,7 +279,7 @@ func (r *Roster) ReopenInvitation(ctx context.Context, app, actor, id uuid.UUID,
 				expires_at = $4, sends = 1, message_id = $7, queued_at = $3,
 				inviter_id = CASE held_for WHEN '' THEN inviter_id ELSE $8 END, held_for = ''
 			WHERE app_id = $1 AND id = $2 AND state = 'expired' AND email <> '' AND reopens < $5 AND version < $6
-				AND EXISTS (SELECT FROM workspace w WHERE w.id = invitation.workspace_id AND w.state = 'active')
+				AND EXISTS (SELECT FROM workspace w WHERE w.id = invitation.workspace_id AND w.state = 'active' FOR KEY SHARE)
 				AND NOT EXISTS (SELECT FROM account a JOIN membership m ON m.account_id = a.id
 					WHERE a.app_id = $1 AND a.email_key = invitation.email_key AND a.status NOT IN ('merged', 'archived')
 					AND m.workspace_id = invitation.workspace_id AND m.state = 'active')`,

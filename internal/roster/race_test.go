@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -283,4 +284,46 @@ func TestRaceSweeps(t *testing.T) {
 		t.Errorf("ended %v, %d in all, want %d", ended, n, rounds)
 	}
 	wantWhole(t, b)
+}
+
+// A workspace is archived while somebody is invited to it, or while an expired
+// invitation to it is reopened: no invitation to it stays open.
+func TestRaceArchive(t *testing.T) {
+	t.Parallel()
+	b, _ := rostertest.Database(t)
+	withdrawn := 0
+	for round := range rounds {
+		one := *b
+		one.Workspace = b.NewWorkspace(t, fmt.Sprintf("File %d", round))
+		invite := func(ctx context.Context) error {
+			out, err := one.CreateInvitations(ctx, []roster.NewInvitation{one.Row("ann@example.org")})
+			return errors.Join(err, out[0].Err)
+		}
+		if round%2 == 0 {
+			inv := one.Invite(t, "ann@example.org")
+			b.Exec(t, `UPDATE invitation SET state = 'expired' WHERE id = $1`, inv.ID)
+			invite = func(ctx context.Context) error {
+				_, err := one.ReopenInvitation(ctx, b.App.ID, b.Stakeholder.ID, inv.ID, noKey)
+				return err
+			}
+		}
+		invited, archived := race(round, invite, func(ctx context.Context) error {
+			_, err := one.ArchiveWorkspace(ctx, b.App.ID, b.Admin.ID, one.Workspace.ID, noKey)
+			return err
+		})
+		done(t, archived)
+		if invited == nil {
+			withdrawn++
+		} else if code := invited.Error(); !strings.Contains(code, "archived") {
+			t.Fatalf("round %d: %v", round, invited)
+		}
+	}
+	wantNone(t, b, "open in an archived workspace", `SELECT id::text FROM invitation WHERE state IN ('pending', 'on_hold')`)
+	if n := rostertest.Value[int](t, b, `SELECT count(*) FROM invitation WHERE state = 'revoked'`); n != withdrawn {
+		t.Errorf("withdrawn: got %d, want %d", n, withdrawn)
+	}
+	if withdrawn < rounds/10 || withdrawn > rounds*9/10 {
+		t.Errorf("the invitation was first in %d of %d rounds", withdrawn, rounds)
+	}
+	t.Logf("the invitation was first in %d of %d rounds", withdrawn, rounds)
 }

@@ -273,9 +273,11 @@ func (r *Roster) ArchiveWorkspace(ctx context.Context, app, actor, id uuid.UUID,
 			return workspace, err
 		}
 		now := r.now()
+		// The lock waits for invitations being created, and they for it.
 		workspace, err = collectWorkspace(tx.Query(ctx, `
 			UPDATE workspace SET state = 'archived', archived_at = $3
-			WHERE app_id = $1 AND id = $2 AND state = 'active' RETURNING `+workspaceColumns, app, id, now))
+			WHERE id = (SELECT id FROM workspace WHERE app_id = $1 AND id = $2 AND state = 'active' FOR UPDATE)
+			RETURNING `+workspaceColumns, app, id, now))
 		if errors.Is(err, pgx.ErrNoRows) {
 			return readWorkspace(ctx, tx, app, id)
 		}
