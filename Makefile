@@ -66,7 +66,7 @@ test: build chromium node ## run all tests, getting what is missing for them
 
 # The tests come last: their summary is the last line of a good run.
 .PHONY: check
-check: fmt-check tidy-check vet lint fuzz chaos-short test ## everything a change must pass
+check: fmt-check tidy-check vet lint fuzz-and-chaos test ## everything a change must pass
 
 .PHONY: fmt
 fmt: ## format the Go code
@@ -109,6 +109,13 @@ fuzz: usher ## fuzz every parser, 30 s each, two at once (FUZZTIME=5m for longer
 		sed -n "s|^func \(Fuzz[A-Za-z0-9_]*\)(.*|\1 ./$${file%/*}|p" "$$file"; \
 	done | $(with_postgres) xargs -n 2 -P 2 sh -c 'echo "==> Fuzzing $$0 of $$1 for $(FUZZTIME)"; \
 		exec go test -vet=off -run "^$$" -fuzz "^$$0$$" -fuzztime $(FUZZTIME) -parallel 1 -fuzzminimizetime 20x "$$1"'
+
+# Chaos mostly waits for what killed workers left, so the fuzzing has the cores
+# meanwhile, and steps aside when they are wanted.
+.PHONY: fuzz-and-chaos
+fuzz-and-chaos: chaos-build
+	@printf '%s\n' 'nice -n 19 $(MAKE) --no-print-directory fuzz' '$(MAKE) --no-print-directory chaos-short' | \
+	xargs -P 2 -I '{}' sh -c '{}'
 
 .PHONY: bench
 bench: build ## measure speed (BENCH=name for one, SECONDS_PER=n for how long)
